@@ -1,0 +1,297 @@
+r"""A posterior is a NumPyro model and its data.
+
+.. math:: \log \pi(z) = \underbrace{\textstyle\sum_s \log p(T_s(z_s)) + \log|\det \partial T_s|}_{\text{logprior}}
+          + \underbrace{\textstyle\sum_o \log p(y_o \mid T(z))}_{\text{loglikelihood}}
+
+with one bijection :math:`T_s` from unconstrained space to the support of each latent site. *Weights* are constrained
+values of the latent sites, a *position* holds their unconstrained values. ``handlers.scale`` multiplies the log
+densities of the sites inside it, as in NumPyro; pointwise log likelihoods are left unscaled, as in NumPyro's
+``log_likelihood``.
+
+A `Posterior` is an immutable pytree whose leaves are the data. Pass it to compiled functions as an argument: equal
+models on data of the same shapes then share one program.
+
+References:
+    Magnusson et al., posteriordb <https://arxiv.org/abs/2407.04967>, 2024: "a posterior is a model and a data set".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import Float, Key, Shaped
+
+from . import draws, tracing
+from .arguments import Arguments
+from .inspection import FunctionModel, Structure, inspect_model
+from .scales import location_scale
+from .tracing import Values
+
+
+@jax.tree_util.register_pytree_node_class
+class Posterior:
+    """The posterior of a NumPyro model given its arguments.
+
+    Args:
+        model: Any NumPyro model with continuous latent sites; it must be hashable, as functions and `BNN` are.
+        *args: The model's arguments. Arrays are data; all else (sizes, switches) is structure.
+        **kwargs: The model's keyword arguments.
+
+    Attributes:
+        sites: Shape of each latent site, constrained, in the order of the model.
+        observed: Names of the observed sites, ``numpyro.factor`` included.
+
+    Raises:
+        ValueError: If the arguments do not fit the model or are not finite; if the model has no observed site, a
+            discrete latent site or a state; if observations do not fit their distribution.
+
+    Example:
+        >>> import numpy as np, numpyro, numpyro.distributions as dist
+        >>> def model(y):
+        ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> posterior = Posterior(model, np.array([1.0, 2.0]))
+        >>> posterior.sites, posterior.observed
+        ({'mu': ()}, ('y',))
+    """
+
+    _program: tracing.Program
+    _structure: Structure
+
+    def __init__(self, model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        self._set(*inspect_model(model, Arguments.pack(model, args, kwargs)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("A Posterior is immutable; build another from the new model or data.")
+
+    def __repr__(self) -> str:
+        data = ", ".join(f"{k}: {v.dtype}{list(v.shape)}" for k, v in self._program.arguments.named_arrays().items())
+        size = sum(int(np.prod(shape)) for shape in self.sites.values())
+        return f"Posterior({self.model}, {data}; {len(self.sites)} sites of {size} values, observed {self.observed})"
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The NumPyro model."""
+        return self._program.model
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The model's positional arguments."""
+        return self._program.arguments.unpack()[0]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The model's keyword arguments."""
+        return self._program.arguments.unpack()[1]
+
+    @property
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each latent site, constrained, in the order of the model."""
+        return dict(self._structure.sites)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Names of the observed sites."""
+        return self._structure.observed
+
+    def logdensity(self, position: Values) -> Float[Array, ""]:
+        """Log joint density of a position, Jacobians included: minus NumPyro's ``potential_energy``."""
+        return tracing.total_logprob(self._at_position(position))
+
+    def logprior(self, position: Values) -> Float[Array, ""]:
+        """The part of `logdensity` without the observed sites: log prior and Jacobians."""
+        sites = self._at_position(position)
+        observed = tracing.observed_sites(sites)
+        return tracing.total_logprob({name: site for name, site in sites.items() if name not in observed})
+
+    def loglikelihood(self, position: Values) -> Float[Array, ""]:
+        """The part of `logdensity` from the observed sites."""
+        return tracing.total_logprob(tracing.observed_sites(self._at_position(position)))
+
+    def pointwise_loglikelihood(self, position: Values) -> dict[str, Float[Array, " ..."]]:
+        """Log probability of each observation at a position, by observed site."""
+        return _pointwise(self._at_position(position))
+
+    def log_joint(self, weights: Values) -> Float[Array, ""]:
+        """Log joint density of constrained values, without Jacobians: NumPyro's ``log_density``."""
+        return tracing.total_logprob(self._at_weights(weights))
+
+    def observation_logprobs(self, weights: Values) -> dict[str, Float[Array, " ..."]]:
+        """Log probability of each observation at constrained values, by observed site."""
+        return _pointwise(self._at_weights(weights))
+
+    def constrain(self, position: Values) -> dict[str, Array]:
+        """The weights at a position."""
+        sites = self._at_position(position)
+        return {name: jnp.asarray(sites[name]["value"]) for name in self.sites}
+
+    def unconstrain(self, weights: Values) -> dict[str, Array]:
+        """The position of weights."""
+        sites = self._at_weights(weights)
+        return {name: tracing.unconstrained(sites[name]) for name in self.sites}
+
+    def initial(self, rng_key: Key[Array, ""], num_chains: int) -> dict[str, Array]:
+        """Starting positions from the prior, with a leading axis for the chains.
+
+        A draw without finite log density and gradient is thrown away and drawn again; where the prior gives none, a
+        position is drawn uniformly from (-2, 2). A chain's start depends on the key and the chain's number alone.
+
+        Args:
+            rng_key: Random key.
+            num_chains: Number of positions.
+
+        Returns:
+            Unconstrained values by site.
+
+        Raises:
+            ValueError: If no finite start was found (never raised under jit).
+        """
+        keys = jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
+        positions, is_finite = draws.find_starts(self._program, keys)
+        if not isinstance(is_finite, Tracer) and not bool(is_finite.all()):
+            raise ValueError(
+                f"No start with finite log density and gradient was found in {draws.NUM_PRIOR_DRAWS} prior draws and "
+                f"{draws.NUM_UNIFORM_DRAWS} uniform ones; check the model's scales and supports against its data."
+            )
+        return positions
+
+    def predict(self, weights: Values, *args: Any, rng_key: Key[Array, ""], **kwargs: Any) -> dict[str, Array]:
+        """Draw the observed sites for given weights, at new arguments of the model.
+
+        Args:
+            weights: Constrained values with any number of leading batch dimensions, such as (chain, draw).
+            *args: The model's arguments at the new inputs, without observations; none: the posterior's own.
+            rng_key: Random key.
+            **kwargs: The model's keyword arguments at the new inputs.
+
+        Returns:
+            One draw of each observed site for each of the batch.
+
+        Raises:
+            ValueError: If the arguments do not fit the model, or the weights its sites.
+        """
+        arguments = Arguments.pack(self.model, args, kwargs) if args or kwargs else self._program.arguments
+        values = {name: jnp.asarray(weights[name]) for name in self.sites if name in weights}
+        batch = next((v.shape[: v.ndim - len(self.sites[n])] for n, v in values.items()), ())
+        _checked(values, {name: (*batch, *shape) for name, shape in self.sites.items()})
+        flat = {n: v.reshape((-1, *v.shape[len(batch) :])) for n, v in values.items()}
+        keys = jax.random.split(rng_key, math.prod(batch))
+        program = dataclasses.replace(self._program, arguments=arguments)
+        drawn = draws.draw_observed(program, self.observed, flat, keys)
+        return {n: v.reshape((*batch, *v.shape[1:])) for n, v in drawn.items()}
+
+    def function(self, weights: Values, probes: Shaped[Array | np.ndarray, " ..."] | str | None = None) -> Array:
+        """What the model says at function level, for one draw.
+
+        Args:
+            weights: Constrained values of one draw.
+            probes: For a `BNN` the inputs at which its network is evaluated, without them its own; for any model the
+                name of a deterministic site. For a model without a function of its own and without a name: the log
+                likelihood of each observation, all observed sites after one another.
+
+        Returns:
+            The values.
+
+        Raises:
+            ValueError: If the probes are inputs and the model has no function, or name no deterministic site.
+        """
+        if isinstance(probes, str):
+            return _deterministic(self._at_weights(weights), probes)
+        model = inspect.unwrap(self.model)
+        if isinstance(model, FunctionModel):
+            own = inspect.signature(self.model).bind(*self.args, **self.kwargs).args[0]
+            return model.function(_checked(weights, self.sites), jnp.asarray(own if probes is None else probes))
+        if probes is not None:
+            raise ValueError(
+                "Probe inputs need a model with a function of its own, such as a BNN; leave `probes` out for the "
+                "pointwise log likelihood, or name a deterministic site of the model."
+            )
+        return jnp.concatenate([jnp.ravel(value) for value in self.observation_logprobs(weights).values()])
+
+    def precisions(self, weights: Values) -> dict[str, Float[Array, " ..."]]:
+        r"""Prior precision :math:`1 / s^2` of each element of the sites with a zero-mean prior family.
+
+        The families are normal, Laplace, Student-t, logistic and mixtures of zero-mean normals; s is the standard
+        deviation, or the scale parameter where that is infinite. Precisions may depend on the weights (hierarchical
+        priors). Sites of other families are left out; `gaussian_sites` names those for which a precision is the whole
+        prior.
+
+        Args:
+            weights: Constrained values of one draw.
+
+        Returns:
+            Precisions by site, in the shape of the site.
+        """
+        sites = self._at_weights(weights)
+        families = {name: location_scale(sites[name]["fn"]) for name in self._structure.zero_mean}
+        return {n: jnp.broadcast_to(f.scale**-2, self.sites[n]) for n, f in families.items() if f is not None}
+
+    def gaussian_sites(self) -> tuple[str, ...]:
+        """The sites whose prior is exactly a zero-mean Gaussian, given the other sites."""
+        return self._structure.gaussian
+
+    def observed_data(self) -> dict[str, np.ndarray]:
+        """The observations, by observed site; factors have none."""
+        return {name: np.asarray(value) for name, value in draws.observations(self._program).items()}
+
+    def constant_data(self) -> dict[str, np.ndarray]:
+        """The arrays among the model's arguments that are not observations, by argument."""
+        observed = self.observed_data().values()
+        arrays = {name: np.asarray(array) for name, array in self._program.arguments.named_arrays().items()}
+        return {n: a for n, a in arrays.items() if not any(np.array_equal(a, o) for o in observed)}
+
+    def tree_flatten(self) -> tuple[tuple[tracing.Program], Structure]:
+        """Data as leaves, the sites as structure."""
+        return (self._program,), self._structure
+
+    @classmethod
+    def tree_unflatten(cls, structure: Structure, children: tuple[Any]) -> Posterior:
+        """A posterior without inspection: its leaves may be tracers."""
+        posterior = object.__new__(cls)
+        posterior._set(*children, structure)
+        return posterior
+
+    def _set(self, program: Any, structure: Structure) -> None:
+        object.__setattr__(self, "_program", program)
+        object.__setattr__(self, "_structure", structure)
+
+    def _at_position(self, position: Values) -> tracing.Trace:
+        return self._program.at_position(_checked(position, dict(self._structure.unconstrained)))
+
+    def _at_weights(self, weights: Values) -> tracing.Trace:
+        return self._program.at_weights(_checked(weights, self.sites))
+
+
+def _checked(values: Values, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The latent sites among values. NumPyro would draw a missing one anew, and broadcast one of another shape."""
+    missing = [name for name in shapes if name not in values]
+    if missing:
+        raise ValueError(f"Expected a value for each of the sites {list(shapes)}, got none for {missing}.")
+    for name, shape in shapes.items():
+        if jnp.shape(values[name]) != shape:
+            raise ValueError(
+                f"Expected one value of shape {shape} at site {name!r}, got shape {jnp.shape(values[name])}; use "
+                "jax.vmap for many draws."
+            )
+    return {name: values[name] for name in shapes}
+
+
+def _pointwise(sites: tracing.Trace) -> dict[str, Array]:
+    return {name: tracing.site_logprob(site) for name, site in tracing.observed_sites(sites).items()}
+
+
+def _deterministic(sites: tracing.Trace, name: str) -> Array:
+    names = [n for n, site in sites.items() if site["type"] == "deterministic"]
+    if name not in names:
+        raise ValueError(f"Expected the name of a deterministic site of the model, one of {names}, got {name!r}.")
+    return jnp.asarray(sites[name]["value"])

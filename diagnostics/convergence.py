@@ -1,0 +1,184 @@
+r"""R-hat, effective sample size and Monte Carlo error at weight, canonical, function and invariant level.
+
+With thousands of quantities some R-hat exceeds any fixed bound by chance alone. For ``M`` perfectly mixed chains of
+``n`` draws and autocorrelation time ``tau`` the ``2 M`` half chains have ``n / (2 tau)`` effective draws each, so
+
+    split R-hat^2  ~  1 - 2/n + chi^2_{2M-1} / (2M - 1) / (n / (2 tau)),
+
+and the table says which share of the quantities lies above the 99 % point of that law. ArviZ's R-hat is the larger of
+two (bulk and folded), hence each is held to the 99.5 % point. The autocorrelation time is the one *within* chains:
+ArviZ's effective sample size also falls when chains disagree and would excuse the very disagreement that R-hat is to
+show.
+
+References:
+    A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021), Rank-normalization, folding, and
+    localization: an improved R-hat for assessing convergence of MCMC, Bayesian Analysis 16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import arviz as az
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy import stats
+
+from .between import autocorrelation_time, standardise, varying
+from .levels import TITLES, Quantities, finite_chains, levels, restrict_chains
+from .record import Record
+
+CHANCE = 0.01  # how often perfectly mixed chains exceed the level
+RHAT_MAX = 1.01  # Vehtari et al. 2021; smaller excesses do no harm however certain they are
+_MIN_DRAWS = 4  # below this ArviZ's R-hat is undefined
+_TAILS = (0.05, 0.95)
+
+
+@dataclass(frozen=True)
+class Row(Record):
+    """Convergence of all quantities of one level.
+
+    ``rhat_above`` is the share above what perfectly mixed chains exceed in 1 % of the quantities; ``rhat_beyond``
+    counts the quantities above both 1.01 and what the largest of them all would exceed in 1 % of the runs.
+    """
+
+    level: str
+    num_quantities: int
+    num_measured: int
+    num_constant: int
+    rhat_median: float
+    rhat_q95: float
+    rhat_max: float
+    rhat_above: float
+    rhat_beyond: int
+    worst: str
+    ess_bulk_min: float
+    ess_bulk_median: float
+    ess_tail_min: float
+    ess_tail_median: float
+    mcse_over_sd: float
+
+
+@dataclass(frozen=True)
+class Convergence(Record):
+    """R-hat, ESS and MCSE side by side at every level; ``print`` it."""
+
+    num_chains: int
+    num_draws: int
+    rows: tuple[Row, ...]
+    left_out: tuple[int, ...]
+
+    def row(self, level: str) -> Row | None:
+        """The row of a level (``raw``, ``canonical``, ``function``, ``invariants``), if the tree holds it."""
+        return next((row for row in self.rows if row.level == level), None)
+
+    def __str__(self) -> str:
+        head = f"{self.num_chains} chains x {self.num_draws} draws"
+        if self.left_out:
+            head += f"; left out because they hold values that are not finite: {_chains(self.left_out)}"
+        lines = [
+            head,
+            f"{'':18}{'':>8}  {'R-hat':^34}  {'ESS bulk':^15}  {'ESS tail':^15}  {'MCSE':>6}",
+            f"{'':18}{'number':>8}  {'median':>7} {'95 %':>7} {'max':>7} {'>chance':>9}  "
+            f"{'min':>7} {'median':>7}  {'min':>7} {'median':>7}  {'/ sd':>6}",
+        ]
+        lines += [_line(row) for row in self.rows]
+        lines.append(
+            "'>chance': share of the quantities with an R-hat that perfectly mixed chains of the same autocorrelation "
+            "exceed in 1 %."
+        )
+        lines += [
+            f"{TITLES[row.level]}: measured on {row.num_measured} of {row.num_quantities - row.num_constant} varying "
+            "quantities, evenly spaced."
+            for row in self.rows
+            if row.num_measured < row.num_quantities - row.num_constant
+        ]
+        return "\n".join(lines)
+
+
+def convergence(tree: xr.DataTree, *, max_quantities: int = 1000) -> Convergence:
+    """R-hat, ESS and MCSE of raw weights, canonical weights, function and invariants.
+
+    Args:
+        tree: As `to_datatree` or `canonicalize` returns it.
+        max_quantities: Quantities measured a level, evenly spaced (ArviZ takes about 10 ms each).
+
+    Returns:
+        The table. Chains with values that are not finite are left out and named; numbers that need two chains of four
+        draws are NaN where there are fewer.
+    """
+    finite = finite_chains(tree)
+    rows = tuple(_row(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree))
+    sizes = tree["posterior"].sizes
+    return Convergence(int(finite.sum()), sizes["draw"], rows, tuple(int(c) for c in np.flatnonzero(~finite)))
+
+
+def chance_rhat(
+    tau: Float[np.ndarray, " quantity"], num_chains: int, num_draws: int, chance: float = CHANCE
+) -> Float[np.ndarray, " quantity"]:
+    """The R-hat that perfectly mixed chains exceed with probability ``chance``.
+
+    Args:
+        tau: Autocorrelation time within chains, in draws.
+        num_chains: Chains, before they are split.
+        num_draws: Draws a chain.
+        chance: Probability of a larger value in one quantity.
+    """
+    half, freedom = num_draws // 2, 2 * num_chains - 1
+    quantile = stats.chi2.ppf(1.0 - chance / 2, freedom) / freedom
+    return np.sqrt(1.0 - 1.0 / half + quantile * tau / half)
+
+
+def _row(level: str, quantities: Quantities, max_quantities: int) -> Row:
+    num_quantities = quantities.values.shape[2]
+    num_chains, num_draws = quantities.values.shape[:2]
+    enough = num_chains >= 2 and num_draws >= _MIN_DRAWS
+    moving = np.flatnonzero(varying(quantities.values)) if enough else np.arange(0)
+    chosen = moving[np.linspace(0, len(moving) - 1, min(len(moving), max_quantities)).astype(int)]
+    values = standardise(quantities.values[:, :, chosen])
+    if values.shape[2] == 0:
+        nan = float("nan")
+        constant = num_quantities if enough else 0
+        return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", nan, nan, nan, nan, nan)
+    rhat = np.asarray(az.rhat(values))
+    tau = autocorrelation_time(_rank_normalise(values))
+    bulk, tail = np.asarray(az.ess(values, method="bulk")), np.asarray(az.ess(values, method="tail", prob=_TAILS))
+    largest = chance_rhat(tau, num_chains, num_draws, CHANCE / len(rhat))
+    return Row(
+        level=level,
+        num_quantities=num_quantities,
+        num_measured=len(rhat),
+        num_constant=num_quantities - len(moving),
+        rhat_median=float(np.median(rhat)),
+        rhat_q95=float(np.quantile(rhat, 0.95)),
+        rhat_max=float(rhat.max()),
+        rhat_above=float(np.mean(rhat > chance_rhat(tau, num_chains, num_draws))),
+        rhat_beyond=int(np.sum(rhat > np.maximum(largest, RHAT_MAX))),
+        worst=quantities.label(int(chosen[rhat.argmax()])),
+        ess_bulk_min=float(bulk.min()),
+        ess_bulk_median=float(np.median(bulk)),
+        ess_tail_min=float(tail.min()),
+        ess_tail_median=float(np.median(tail)),
+        mcse_over_sd=float(np.median(np.asarray(az.mcse(values, method="mean")))),
+    )
+
+
+def _rank_normalise(values: Float[np.ndarray, "chain draw quantity"]) -> Float[np.ndarray, "chain draw quantity"]:
+    """Normal scores of the pooled ranks, the scale on which ArviZ takes R-hat and ESS."""
+    ranks = stats.rankdata(values.reshape(-1, values.shape[2]), axis=0)
+    return stats.norm.ppf((ranks - 0.375) / (len(ranks) + 0.25)).reshape(values.shape)
+
+
+def _line(row: Row) -> str:
+    share = f"{100 * row.rhat_above:7.1f} %" if np.isfinite(row.rhat_above) else f"{'-':>9}"
+    return (
+        f"{TITLES[row.level]:18}{row.num_quantities:8d}  "
+        f"{row.rhat_median:7.3f} {row.rhat_q95:7.3f} {row.rhat_max:7.3f} {share}  "
+        f"{row.ess_bulk_min:7.0f} {row.ess_bulk_median:7.0f}  {row.ess_tail_min:7.0f} {row.ess_tail_median:7.0f}  "
+        f"{row.mcse_over_sd:6.3f}"
+    )
+
+
+def _chains(chains: tuple[int, ...]) -> str:
+    return ("chain " if len(chains) == 1 else "chains ") + ", ".join(str(chain) for chain in chains)

@@ -1,0 +1,95 @@
+"""The four levels at which draws are looked at, as plain arrays.
+
+*raw weights* carry labels (permutations, signs, scales) that mean nothing; *canonical weights* have them removed; the
+*function* is what the model says (a network's output at the probe inputs; for any other model the pointwise log
+likelihood at the data); the *invariants* are the log likelihood and the log prior, which no exact symmetry changes.
+None of them is convincing alone, so they are always shown side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+
+TITLES = {
+    "raw": "raw weights",
+    "canonical": "canonical weights",
+    "function": "function",
+    "invariants": "invariants",
+}
+_GROUPS = {"raw": "posterior", "canonical": "canonical_posterior", "function": "function", "invariants": "invariants"}
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Scalar quantities of one level: their draws, and which entry of which variable each is."""
+
+    values: Float[np.ndarray, "chain draw quantity"]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def label(self, index: int) -> str:
+        """Name of one quantity, ``hidden_0.kernel[3, 2]`` say."""
+        for name, shape in self.shapes:
+            size = int(np.prod(shape, dtype=int))
+            if index < size:
+                return name if not shape else f"{name}[{', '.join(str(i) for i in np.unravel_index(index, shape))}]"
+            index -= size
+        raise IndexError("no such quantity")
+
+
+def levels(tree: xr.DataTree) -> Iterator[tuple[str, Quantities]]:
+    """The levels that the tree holds, from raw weights to invariants.
+
+    Args:
+        tree: As `to_datatree` or `canonicalize` returns it.
+
+    Yields:
+        Level name (a key of `TITLES`) and its quantities.
+    """
+    for level in TITLES:
+        names = _variables(tree, level)
+        if names:
+            yield level, _gather(tree[_GROUPS[level]].to_dataset(), names)
+
+
+def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:
+    """Which chains hold finite numbers only, at every level."""
+    finite = np.ones(tree["posterior"].sizes["chain"], bool)
+    for _, quantities in levels(tree):
+        finite &= np.isfinite(quantities.values).all((1, 2))
+    return finite
+
+
+def restrict_chains(quantities: Quantities, chains: Bool[np.ndarray, " chain"]) -> Quantities:
+    """The same quantities in some of the chains."""
+    return Quantities(quantities.values[chains], quantities.shapes)
+
+
+def scale_factors(tree: xr.DataTree) -> bool:
+    """Whether the likelihood has scale symmetries, so that the raw log prior depends on the representative."""
+    text = tree.attrs.get("symmetries")
+    return text is not None and any(item["kind"] == "scale" for item in json.loads(text)["likelihood"]["factors"])
+
+
+def _variables(tree: xr.DataTree, level: str) -> tuple[str, ...]:
+    """Variables that make up a level; the log prior counts as an invariant only where the canonical one is known."""
+    if _GROUPS[level] not in tree.children:
+        return ()
+    present = tuple(str(name) for name in tree[_GROUPS[level]].data_vars)
+    if level != "invariants":
+        return present
+    if "canonical_log_prior" in present or scale_factors(tree):
+        return tuple(name for name in present if name != "log_prior")
+    return present
+
+
+def _gather(dataset: xr.Dataset, names: Iterable[str]) -> Quantities:
+    arrays = {name: dataset[name].transpose("chain", "draw", ...).values for name in names}
+    flat = [array.reshape(*array.shape[:2], -1) for array in arrays.values()]
+    values = np.concatenate([array if array.dtype.kind == "f" else array.astype(np.float64) for array in flat], axis=2)
+    return Quantities(values, tuple((name, array.shape[2:]) for name, array in arrays.items()))

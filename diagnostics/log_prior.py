@@ -1,0 +1,76 @@
+r"""The log prior as an invariant: without Jacobians, and at the canonical weights.
+
+Relabelling leaves the prior density of the constrained weights unchanged but not the Jacobian of an ordered or
+stick-breaking transform, so the invariant is ``log p(theta)`` itself. Under scale symmetries the prior changes along
+the orbit; at the canonical weights it is again the same for all copies of one function. For independent Gaussian
+priors with precisions ``tau`` it follows from the stored draws alone,
+
+    log p(theta_canonical) = log p(theta) - 1/2 sum_k tau_k (theta_canonical,k^2 - theta_k^2),
+
+the sum over the sites that scales move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from symmetry import SymmetryGroup
+
+_LANES = 128  # draws evaluated at once: bounds the memory of large models
+
+Weights = Mapping[str, np.ndarray]
+
+
+def log_prior(
+    posterior: Any, weights: Weights, log_likelihood: Float[np.ndarray, "chain draw"]
+) -> Float[np.ndarray, "chain draw"]:
+    """Log prior density of constrained weights, Jacobians left out: log joint less log likelihood."""
+    return _over_draws(posterior, type(posterior).log_joint, weights) - log_likelihood
+
+
+def scale_sites(group: SymmetryGroup) -> tuple[str, ...]:
+    """Sites that the group's scales move."""
+    moved = {slot.site for factor in group.factors if factor.kind == "scale" for slot in factor.slots}
+    return tuple(site for site in group.sites if site in moved)
+
+
+def prior_precisions(posterior: Any, weights: Weights, sites: Collection[str]) -> dict[str, np.ndarray]:
+    """Prior precisions of some sites, ``(chain, draw, ...)``, or ``(...)`` where all draws share them."""
+    drawn = _over_draws(posterior, type(posterior).precisions, weights)
+    return {
+        site: drawn[site][0, 0] if np.all(drawn[site] == drawn[site][0, 0]) else drawn[site]
+        for site in sites
+        if site in drawn
+    }
+
+
+def gaussian_change(before: Weights, after: Weights, precisions: Weights) -> Float[np.ndarray, " draw"]:
+    """Change of a Gaussian log prior between two weights, ``-1/2 sum tau (after^2 - before^2)``, in float64."""
+    changes = []
+    for site, tau in precisions.items():
+        change = tau * (after[site].astype(np.float64) ** 2 - before[site].astype(np.float64) ** 2)
+        changes.append(-0.5 * change.reshape(len(change), -1).sum(1))
+    return np.sum(changes, axis=0)
+
+
+def _over_draws(posterior: Any, method: Any, weights: Weights) -> Any:
+    """A method of the posterior at every draw, as NumPy arrays with leading chain and draw."""
+    sites = {site: weights[site] for site in posterior.sites}
+    batch = next(iter(sites.values())).shape[:2]
+    result = _map_draws(method, posterior, {site: _pooled(array) for site, array in sites.items()})
+    return jax.tree.map(lambda array: np.asarray(array).reshape(batch + array.shape[1:]), result)
+
+
+@partial(jax.jit, static_argnums=0)
+def _map_draws(method: Any, posterior: Any, draws: Any) -> Any:
+    return jax.lax.map(partial(method, posterior), draws, batch_size=_LANES)
+
+
+def _pooled(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1, *array.shape[2:])

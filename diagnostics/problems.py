@@ -1,0 +1,198 @@
+"""What is wrong with a run, in the manner of CmdStan's ``diagnose``.
+
+`arviz.diagnose` counts divergences, saturated trees and energy failures, and looks for a small effective sample size.
+What it misses is added, and what misleads in models with symmetries is left out:
+
+* it is run on function and invariants, never on raw weights: label switching is no error, and "regularise your model"
+  is no advice for a permuted unit;
+* its ``R-hat > 1.01`` for any of many quantities is raised by chance alone; here a quantity must exceed 1.01 *and*
+  what the largest of them all exceeds by chance in 1 % of runs (`convergence.py`);
+* a NaN is never larger than a threshold: draws that are not finite and chains that never moved are looked for by name;
+* the verdict counts: FUNCTIONAL DISAGREEMENT, NO VERDICT and CHAINS TOO SHORT are problems, the others are not.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import arviz as az
+import numpy as np
+import xarray as xr
+
+from .convergence import RHAT_MAX, Convergence, Row, convergence
+from .levels import TITLES, finite_chains
+from .record import Record
+from .verdict import Verdict, verdict
+
+_LEVELS = ("function", "invariants")
+
+
+@dataclass(frozen=True)
+class Check(Record):
+    """One check: what was looked at, whether something was found, and a sentence on it."""
+
+    name: str
+    problem: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Diagnosis(Record):
+    """All checks of a run; ``print`` it."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether any problem was found."""
+        return any(check.problem for check in self.checks)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The sentences on the problems found."""
+        return tuple(check.message for check in self.checks if check.problem)
+
+    def __str__(self) -> str:
+        lines = [f"{'PROBLEM' if check.problem else 'ok':8} {check.name}: {check.message}" for check in self.checks]
+        lines.append(
+            f"{len(self.messages)} problem{'s' * (len(self.messages) != 1)} found."
+            if self.found
+            else "Processing complete, no problems detected."
+        )
+        return "\n".join(lines)
+
+
+def diagnose(
+    tree: xr.DataTree,
+    *,
+    table: Convergence | None = None,
+    judgement: Verdict | None = None,
+    ess_min: int = 400,
+) -> Diagnosis:
+    """Look for everything that makes a run unfit for use.
+
+    Args:
+        tree: As `to_datatree` or `canonicalize` returns it.
+        table: ``convergence(tree)``, if it is at hand.
+        judgement: ``verdict(tree)``, if it is at hand.
+        ess_min: Effective draws that every function value and invariant must have, bulk and tail. The default is the
+            number from which Vehtari et al. (2021) trust R-hat and ESS themselves; it does not grow with the chains.
+
+    Returns:
+        The checks. ``found`` is the exit status of ``manymodes diagnose``.
+    """
+    table = convergence(tree) if table is None else table
+    judgement = verdict(tree) if judgement is None else judgement
+    return Diagnosis(
+        (
+            *_sampler_checks(tree),
+            *_chain_checks(tree),
+            *(check for level in _LEVELS if (row := table.row(level)) for check in _row_checks(row, ess_min)),
+            Check("verdict", judgement.problem, f"{judgement.label}."),
+        )
+    )
+
+
+def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
+    """Divergences, tree depth and energy, as `arviz.diagnose` counts them."""
+    found = _arviz(tree)
+    if "divergent" in found:
+        count, total = found["divergent"]["n_divergent"], found["divergent"]["total_samples"]
+        yield Check(
+            "divergences",
+            count > 0,
+            f"{_of(count, total)} transitions ended with a divergence: the sampler could not follow the posterior "
+            "there. Raise the target acceptance rate; if divergences stay, reparameterise."
+            if count
+            else "no divergent transitions.",
+        )
+    if "treedepth" in found:
+        count, total = found["treedepth"]["n_max"], found["treedepth"]["total_samples"]
+        yield Check(
+            "tree depth",
+            count > 0,
+            f"{_of(count, total)} transitions hit the maximum tree depth: draws are right but slow. Raise the limit."
+            if count
+            else "no transition hit the limit.",
+        )
+    if "bfmi" in found:
+        values, failed = found["bfmi"]["bfmi_values"], found["bfmi"]["failed_chains"]
+        yield Check(
+            "energy",
+            bool(failed),
+            f"E-BFMI {np.nanmin(values):.2f} in {_chains(failed)} is below {found['bfmi']['threshold']:.1f}: energies "
+            "are explored slowly, tails may be missed. Reparameterise."
+            if failed
+            else "E-BFMI satisfactory for all chains.",
+        )
+
+
+def _arviz(tree: xr.DataTree) -> dict[str, Any]:
+    """What `arviz.diagnose` counts; silent, and also where NumPyro's name of the tree-depth statistic is used."""
+    stats = tree["sample_stats"].to_dataset()
+    if "reached_max_tree_depth" in stats:
+        stats = stats.rename(reached_max_tree_depth="reached_max_treedepth")
+    looked_at = xr.DataTree.from_dict({"invariants": tree["invariants"].to_dataset(), "sample_stats": stats})
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # statistics of constants and NaN; both are looked for by name
+        _, found = az.diagnose(looked_at, group="invariants", show_diagnostics=False, return_diagnostics=True)
+    return found
+
+
+def _chain_checks(tree: xr.DataTree) -> Iterator[Check]:
+    """What ArviZ cannot see: an early end, values that are not finite, and chains that never moved."""
+    if json.loads(tree.attrs.get("interrupted", "false")):
+        yield Check(
+            "end",
+            problem=False,
+            message=f"the run was cut short; {tree['posterior'].sizes['draw']} draws a chain were kept.",
+        )
+    broken = np.flatnonzero(~finite_chains(tree)).tolist()
+    yield Check(
+        "finite values",
+        bool(broken),
+        f"values that are not finite in {_chains(broken)}, left out below." if broken else "all draws are finite.",
+    )
+    weights = [array.transpose("chain", "draw", ...).values for array in tree["posterior"].data_vars.values()]
+    moves = np.logical_or.reduce([(w != w[:, :1]).reshape(len(w), -1).any(1) for w in weights])
+    stuck = [c for c in np.flatnonzero(~moves).tolist() if c not in broken and tree["posterior"].sizes["draw"] > 1]
+    yield Check(
+        "movement",
+        bool(stuck),
+        f"{_chains(stuck)} never moved: every proposal was rejected. Lower the step size or start elsewhere."
+        if stuck
+        else "every chain moved.",
+    )
+
+
+def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
+    """R-hat and ESS of one level; NaN (too few chains or draws) is left to the verdict."""
+    title = TITLES[row.level]
+    yield Check(
+        f"R-hat, {title}",
+        row.rhat_beyond > 0,
+        f"{_of(row.rhat_beyond, row.num_measured)} quantities exceed {RHAT_MAX} by more than chance; the largest R-hat "
+        f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in what the model says; run them longer."
+        if row.rhat_beyond
+        else f"largest {row.rhat_max:.3f}.",
+    )
+    smallest = min(row.ess_bulk_min, row.ess_tail_min)
+    yield Check(
+        f"ESS, {title}",
+        smallest < ess_min,
+        f"the smallest effective sample size is {smallest:.0f}, fewer than {ess_min}. Run the chains longer."
+        if smallest < ess_min
+        else f"smallest {smallest:.0f}.",
+    )
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} ({100 * count / total:.1f} %)"
+
+
+def _chains(chains: list[int]) -> str:
+    return ("chain " if len(chains) == 1 else "chains ") + ", ".join(map(str, chains))

@@ -1,0 +1,128 @@
+"""The verdict in words: what was found, what it rests on, where it ends, and what would overturn it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import TYPE_CHECKING
+
+from .between import BATCH_LENGTH, smallest_p
+from .levels import TITLES
+
+if TYPE_CHECKING:
+    from .verdict import LevelVerdict, Verdict
+
+WIDTH = 110
+_MAX_LISTED = 5
+_HEADLINES = {
+    "FUNCTIONAL DISAGREEMENT": "the chains disagree in what the model says, not only in labels. Their modes are real "
+    "for these chains, and averages over all draws depend on how many chains happened to start in each.",
+    "NO VERDICT": "the chains may disagree in what the model says, but these draws cannot tell it from chance.",
+    "CHAINS TOO SHORT": "the draws are so autocorrelated that no permutation test holds its size; no verdict.",
+    "MIXED": "the chains agree, weights included; labels either have one arrangement or switch freely within chains.",
+    "SYMMETRY ONLY": "the chains differ in labels, not in functions. With the symmetries of the model removed no "
+    "difference between them is left, so a large R-hat of the raw weights is no reason for concern.",
+    "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "the chains say the same, but their weights differ by more than the "
+    "symmetries that were found: a redundancy without a symmetry, or an imperfect alignment.",
+}
+_OVERTURNED = {
+    "FUNCTIONAL DISAGREEMENT": "longer chains that move between the groups of chains above and then agree.",
+    "NO VERDICT": "nothing yet; {draws} would decide.",
+    "CHAINS TOO SHORT": "nothing yet; {draws} would decide.",
+}
+_OVERTURNED_BY_ANOTHER_CHAIN = (
+    "one more chain, started elsewhere, or inputs other than the probes, at which the functions or the log likelihood "
+    "lie apart."
+)
+_LIMITS = (
+    "Agreement is no proof of convergence: every chain may have missed the same mode.",
+    "Functions are compared at the probes only; they must cover the region of use.",
+    "Canonical weights are as good as the alignment, and a shift of the function can hide in one weight of many: the "
+    "canonical level alone decides nothing.",
+)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """All of a verdict as text."""
+    lines = [_wrap(f"{verdict.label}: {_HEADLINES[verdict.label]}"), ""]
+    if verdict.levels:
+        lines += [f"{'':18} {'between chains':>14} {'R-hat eq.':>10} {'p':>7}  {'state':10} groups of chains"]
+        lines += [_level_line(level) for level in verdict.levels] + [""]
+    lines += [_wrap(clause) for clause in _clauses(verdict)]
+    lines += ["", "Limits"] + [_wrap(limit, "- ") for limit in _LIMITS]
+    overturned = _OVERTURNED.get(verdict.label, _OVERTURNED_BY_ANOTHER_CHAIN).format(draws=_draws_needed(verdict))
+    lines.append(_wrap(f"What would overturn it: {overturned}"))
+    return "\n".join(lines)
+
+
+def _clauses(verdict: Verdict) -> list[str]:
+    clauses = [_basis(verdict)]
+    weak = [TITLES[level.level] for level in verdict.levels if level.state == "weak"]
+    if weak:
+        clauses.append(
+            f"A real but small difference between chains (R-hat below 1.05) was found in: {', '.join(weak)}."
+        )
+    function = verdict.level("function")
+    if function and function.local_where and function.state in ("differ", "undecided"):
+        clauses.append(
+            f"Largest single function value: {_percent(function.local_beta)} between chains "
+            f"(p {_p(function.local_p)}). A quarter or more lies between chains at {_listed(function.local_where)}."
+        )
+    if math.isfinite(verdict.symmetry_share):
+        clauses.append(
+            f"Symmetry explains {100 * verdict.symmetry_share:.0f} % of the squared distance between chains in weight "
+            "space."
+        )
+    if verdict.left_out:
+        clauses.append(
+            f"Left out, for holding values that are not finite: chains {', '.join(map(str, verdict.left_out))}."
+        )
+    return clauses + list(verdict.notes)
+
+
+def _basis(verdict: Verdict) -> str:
+    if verdict.num_chains < 2:
+        return f"{verdict.num_chains} usable chain: one chain cannot disagree with itself; run four or more."
+    text = f"{verdict.num_chains} chains x {verdict.num_draws} draws"
+    if not verdict.levels:
+        return f"{text}: too few to compare."
+    text += f", autocorrelation time {verdict.tau:.1f} draws"
+    if not verdict.num_batches:
+        return f"{text}; at least {math.ceil(2 * BATCH_LENGTH * verdict.tau)} draws a chain are needed."
+    text += f", permutation test on {verdict.num_batches} batch means a chain."
+    floor = smallest_p(verdict.num_chains, verdict.num_batches)
+    return text if floor < 0.01 else f"{text} With so few of them no p-value below {floor:.2g} is possible."
+
+
+def _level_line(level: LevelVerdict) -> str:
+    groups = ""
+    if len(level.groups) > 1:
+        groups = " ".join("{" + " ".join(map(str, group)) + "}" for group in level.groups)
+    return (
+        f"{TITLES[level.level]:18} {_percent(level.beta):>14} {level.rhat:>10.3f} {_p(level.p):>7}  "
+        f"{level.state:10} {groups}"
+    ).rstrip()
+
+
+def _draws_needed(verdict: Verdict) -> str:
+    if not math.isfinite(verdict.tau):
+        return "more chains and more draws"
+    draws = max(8 * BATCH_LENGTH * verdict.tau, 2 * verdict.num_draws)
+    return f"about {math.ceil(draws / 100) * 100} draws a chain, or twice as many chains,"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _p(p: float) -> str:
+    return "-" if math.isnan(p) else f"{p:.3f}"
+
+
+def _wrap(text: str, bullet: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=bullet, subsequent_indent=" " * len(bullet))

@@ -1,0 +1,292 @@
+"""Alignment: the permutations and signs that bring draws nearest to a reference, or to each other.
+
+For one axis class that occurs once in every array, the nearest element is the solution of one signed linear assignment
+problem (`assignment.py`). For several classes the problem is NP-hard; coordinate descent over the classes is started
+from the better of the identity and a forward-greedy element, which fixes class after class from those arrays alone
+whose other classes are fixed already. A cold start fails even without noise, because the misalignment of the other
+classes enters the first cost.
+
+The barycentre of many draws alternates between aligning all of them to a reference and averaging them. Both steps lower
+the mean squared distance to the reference.
+
+References:
+    Ainsworth, Hayase and Srinivasa, Git Re-Basin: merging models modulo permutation symmetries, ICLR 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from .action import AnyArray, Weights
+from .assignment import Arrays, AxisClass, act_on_host, axis_classes, best_of_class
+from .group import SymmetryGroup
+
+_MAX_PASSES = 20
+_MAX_ROUNDS = 50
+_ROUND_TOLERANCE = 1e-6
+# Numbers (weights and scores) of all draws that are aligned at once: copies of more than this fall out of the cache.
+_CHUNK_NUMBERS = 2**18
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Draws aligned to their barycentre.
+
+    Attributes:
+        element: The permutation and sign parts of an element for every draw.
+        reference: The barycentre, site name to array without batch dims.
+        objective: Mean squared distance to the reference after each round; it never rises.
+        distances: Distance of every aligned draw to the reference.
+    """
+
+    element: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+    objective: Float[np.ndarray, " round"]
+    distances: Float[np.ndarray, ...]
+
+
+def align(weights: Weights, group: SymmetryGroup, reference: Weights) -> dict[str, np.ndarray]:
+    """The permutations and signs that bring weights near to a reference.
+
+    Minimises ``sum_sites ||g w - reference||^2``: exactly where one axis class occurs once in every array, else to a
+    point that no change of a single class improves.
+
+    Args:
+        weights: Site name to constrained value; any batch dims lead.
+        group: The posterior's group. Its permutation and sign factors are used.
+        reference: Site name to array, without batch dims or with those of the weights.
+
+    Returns:
+        The permutation (int32) and sign (int8) parts of an element, with the batch dims of the weights. The other
+        factors are not named, so `SymmetryGroup.act` leaves them alone.
+
+    Raises:
+        ValueError: If a site that the group moves is missing in the weights or in the reference.
+
+    Example:
+        >>> from symmetry.group import Factor, Slot, SymmetryGroup
+        >>> slots = (Slot("means", 0, 3),)
+        >>> group = SymmetryGroup({"means": (3,)}, (Factor("labels", "permutation", "component", 3, slots),))
+        >>> align({"means": np.array([5.1, 0.2, 1.9])}, group, {"means": np.array([0.0, 2.0, 5.0])})["labels"]
+        array([1, 2, 0], dtype=int32)
+    """
+    isometries = group.restrict(("permutation", "sign"))
+    problem = _Problem.of(weights, isometries, reference)
+    return problem.unflatten(_align_draws(isometries, problem.draws, problem.reference, None))
+
+
+def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | None = None) -> Alignment:
+    """Align draws to their own mean, which is found on the way.
+
+    Draws with a number that is not finite take no part: their element is the identity, their distance NaN.
+
+    Args:
+        weights: Site name to draws; all batch dims lead.
+        group: The posterior's group. Its permutation and sign factors are used.
+        logdensity: One number a draw; the draw of the largest is the first reference. Default: the first draw is.
+
+    Returns:
+        The elements, the barycentre, the objective of every round and the distances.
+
+    Raises:
+        ValueError: If there are no batch dims, the log densities are not one a draw, or no draw is finite.
+    """
+    isometries = group.restrict(("permutation", "sign"))
+    problem = _Problem.of(weights, isometries, {})
+    reference = {site: array[_first_reference(problem, logdensity)] for site, array in problem.draws.items()}
+    element: dict[str, np.ndarray] | None = None
+    objective: list[float] = []
+    squares = np.full(len(problem.finite), np.nan)
+    while len(objective) < 2 or (len(objective) < _MAX_ROUNDS and _is_falling(objective)):
+        element = _align_draws(isometries, problem.draws, reference, element)
+        aligned = act_on_host(isometries, element, problem.draws)
+        reference = {site: _mean(array[problem.finite]) for site, array in aligned.items()}
+        squares = np.where(problem.finite, _squared_distances(aligned, reference), np.nan)
+        objective.append(float(np.nanmean(squares)))
+    return Alignment(
+        problem.unflatten(element or {}), reference, np.array(objective), np.sqrt(squares).reshape(problem.batch)
+    )
+
+
+def orbit_distance(weights: Weights, group: SymmetryGroup, reference: Weights) -> Float[np.ndarray, ...]:
+    """Distance of weights to the nearest copy of a reference that alignment finds, over all sites of the group.
+
+    Args and errors as in `align`; one distance for each element of the batch dims.
+    """
+    isometries = group.restrict(("permutation", "sign"))
+    problem = _Problem.of(weights, isometries, reference)
+    element = _align_draws(isometries, problem.draws, problem.reference, None)
+    aligned = act_on_host(isometries, element, problem.draws)
+    squares = np.where(problem.finite, _squared_distances(aligned, problem.reference), np.nan)
+    return np.sqrt(squares).reshape(problem.batch)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Weights with one leading dim ``draw`` (zeros where a draw is not finite), the reference without or with it."""
+
+    batch: tuple[int, ...]
+    draws: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
+    finite: np.ndarray
+
+    @classmethod
+    def of(cls, weights: Weights, group: SymmetryGroup, reference: Weights) -> _Problem:
+        shapes = {site: shape for site, shape in group.sites.items() if site in weights}
+        if reference:
+            shapes = {site: shape for site, shape in shapes.items() if site in reference}
+        missing = {slot.site for factor in group.factors for slot in factor.slots} - set(shapes)
+        if missing:
+            raise ValueError(f"aligning needs the weights and the reference of {', '.join(sorted(missing))}, got none")
+        draws = {site: np.asarray(weights[site]) for site in shapes}
+        target = {site: np.asarray(reference[site]) for site in shapes if reference}
+        of_target = _batch_shape(target, shapes)
+        batch = np.broadcast_shapes(_batch_shape(draws, shapes), of_target)
+        flat = _flatten(draws, shapes, batch)
+        finite = np.ones(math.prod(batch), bool)
+        for array in flat.values():
+            finite &= np.isfinite(array).reshape(len(finite), -1).all(axis=-1)
+        if not finite.all():
+            flat = {site: np.where(finite.reshape(-1, *[1] * len(shapes[site])), x, 0) for site, x in flat.items()}
+        return cls(batch, flat, _flatten(target, shapes, batch) if of_target else target, finite)
+
+    def unflatten(self, element: Arrays) -> dict[str, np.ndarray]:
+        """The element with the batch dims of the weights."""
+        return {name: values.reshape(*self.batch, values.shape[-1]) for name, values in element.items()}
+
+
+def _flatten(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], batch: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {s: np.broadcast_to(array, batch + shapes[s]).reshape(-1, *shapes[s]) for s, array in arrays.items()}
+
+
+def _first_reference(problem: _Problem, logdensity: AnyArray | None) -> int:
+    if not problem.batch:
+        raise ValueError("the barycentre of several draws was asked for, but the weights have no batch dims")
+    if not problem.finite.any():
+        raise ValueError("the barycentre needs at least one draw of finite weights, got none")
+    if logdensity is None:
+        return int(problem.finite.argmax())
+    if np.shape(logdensity) != problem.batch:
+        raise ValueError(f"one log density a draw was expected, {problem.batch}, got shape {np.shape(logdensity)}")
+    values = np.where(problem.finite, np.asarray(logdensity).reshape(-1), -np.inf)
+    return int(np.where(np.isnan(values), -np.inf, values).argmax())
+
+
+def _is_falling(objective: list[float]) -> bool:
+    return objective[-2] - objective[-1] > _ROUND_TOLERANCE * objective[-2]
+
+
+def _mean(array: np.ndarray) -> np.ndarray:
+    return np.mean(array, axis=0, dtype=float).astype(array.dtype)
+
+
+def _batch_shape(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    for site, array in arrays.items():
+        if array.shape[max(array.ndim - len(shapes[site]), 0) :] != shapes[site]:
+            raise ValueError(f"site {site!r} must have shape (...,) + {shapes[site]}, got {array.shape}")
+    return np.broadcast_shapes(*(array.shape[: array.ndim - len(shapes[site])] for site, array in arrays.items()))
+
+
+def _align_draws(group: SymmetryGroup, draws: Arrays, reference: Arrays, start: Arrays | None) -> dict[str, np.ndarray]:
+    """Align chunk by chunk; ``start`` is an element that the result is at least as good as."""
+    classes = axis_classes(group)
+    if not classes:
+        return {}
+    num_draws = len(next(iter(draws.values())))
+    if start is None:
+        identity = group.identity()
+        start = {name: np.tile(np.asarray(value), (num_draws, 1)) for name, value in identity.items()}
+    numbers = sum(array[0].size for array in draws.values()) + sum(axis_class.size**2 for axis_class in classes)
+    step = max(1, _CHUNK_NUMBERS // numbers)
+    chunks = []
+    for first in range(0, num_draws, step):
+        part = slice(first, first + step)
+        target = {s: array[part] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
+        chunks.append(_align_chunk(group, classes, _at(draws, part), target, _at(start, part)))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in start}
+
+
+def _align_chunk(
+    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, start: Arrays
+) -> dict[str, np.ndarray]:
+    forward = _forward(group, classes, draws, reference, start)
+    if len(classes) == 1 and not classes[0].is_quadratic:
+        return forward
+    better = _inner_product(group, draws, reference, forward) > _inner_product(group, draws, reference, start)
+    element = {name: np.where(better[:, None], forward[name], start[name]) for name in start}
+    active = np.arange(len(better))
+    for _ in range(_MAX_PASSES):
+        target = {s: array[active] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
+        improved, progress = _one_pass(group, classes, _at(draws, active), target, _at(element, active))
+        for name, values in improved.items():
+            element[name][active] = values
+        active = active[progress]
+        if not len(active):
+            break
+    return element
+
+
+def _forward(
+    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, start: Arrays
+) -> dict[str, np.ndarray]:
+    """Fix class after class, each time the one that the arrays of the fixed classes say most about."""
+    element, remaining, fixed = dict(start), list(classes), set()
+    while remaining:
+        evidence = [_entries_per_member(group, axis_class, fixed) for axis_class in remaining]
+        axis_class = remaining.pop(int(np.argmax(evidence)))
+        places = axis_class.settled(fixed)
+        if places:
+            part, _ = best_of_class(group, axis_class, draws, reference, element, places)
+            element.update(part)
+        fixed.add(axis_class.name)
+    return element
+
+
+def _entries_per_member(group: SymmetryGroup, axis_class: AxisClass, fixed: set[str]) -> int:
+    slots = [place.slot for place in axis_class.settled(fixed)]
+    lengths = [1 if slot.axis is None else group.sites[slot.site][slot.axis] for slot in slots]
+    covered = [1 if slot.axis is None else slot.length for slot in slots]
+    return sum(
+        math.prod(group.sites[slot.site]) // length * part // slot.size
+        for slot, length, part in zip(slots, lengths, covered, strict=True)
+    )
+
+
+def _one_pass(
+    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, element: Arrays
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Improve class after class; says which draws changed."""
+    element = dict(element)
+    # A change counts as progress only above rounding, or equal elements would be exchanged for ever.
+    squares = sum(np.square(array).reshape(len(array), -1).sum(axis=-1) for array in draws.values())
+    threshold = 10 * np.finfo(next(iter(draws.values())).dtype).eps * squares
+    progress = np.zeros(len(threshold), bool)
+    for axis_class in classes:
+        part, gain = best_of_class(group, axis_class, draws, reference, element)
+        if axis_class.is_quadratic:
+            proposed = _inner_product(group, draws, reference, element | part)
+            gain = proposed - _inner_product(group, draws, reference, element)
+        better = gain > threshold
+        element |= {name: np.where(better[:, None], values, element[name]) for name, values in part.items()}
+        progress |= better
+    return element, progress
+
+
+def _inner_product(group: SymmetryGroup, draws: Arrays, reference: Arrays, element: Arrays) -> np.ndarray:
+    moved = act_on_host(group, element, draws)
+    products = [np.asarray(moved[site] * reference[site]) for site in draws]
+    return sum((x.reshape(len(x), -1).sum(axis=-1, dtype=float) for x in products), np.zeros(()))
+
+
+def _squared_distances(draws: Arrays, reference: Arrays) -> np.ndarray:
+    differences = [np.asarray(draws[site] - reference[site]) for site in draws]
+    return sum((np.square(x).reshape(len(x), -1).sum(axis=-1, dtype=float) for x in differences), np.zeros(()))
+
+
+def _at(arrays: Arrays, index: slice | np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array[index] for name, array in arrays.items()}

@@ -1,0 +1,11 @@
+"""One small rule a family of primitives: what it does to axes, and what to characters.
+
+To add a primitive, copy the nearest rule into the file of its family, name the primitive in its decorator, and write
+the equation it emits into its docstring. ``reductions.py`` is the one to read first.
+"""
+
+from . import elementwise, indexing, products, reductions, shapes
+from .registry import AXIS_RULES as AXIS_RULES
+from .registry import CHARACTER_RULES as CHARACTER_RULES
+
+__all__ = ["AXIS_RULES", "CHARACTER_RULES", "elementwise", "indexing", "products", "reductions", "shapes"]

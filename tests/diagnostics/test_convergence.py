@@ -1,0 +1,73 @@
+import arviz as az
+import numpy as np
+import pytest
+
+from diagnostics import convergence
+from diagnostics.convergence import chance_rhat
+
+
+@pytest.mark.parametrize(("num_chains", "num_draws", "phi"), [(4, 1000, 0.0), (4, 1000, 0.9), (8, 500, 0.8)])
+def test_mixed_chains_exceed_the_chance_level_as_often_as_it_says(autoregressive, num_chains, num_draws, phi):
+    # The bound holds for each half of ArviZ's R-hat, so that the larger of both exceeds it in at most 1 %.
+    values = autoregressive(np.random.default_rng(0), (num_chains, num_draws, 800), phi)
+    rhat = az.rhat(values)
+    known = chance_rhat(np.full(800, (1 + phi) / (1 - phi)), num_chains, num_draws)
+    assert 0.001 < np.mean(rhat > known) < 0.015
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.9])
+def test_share_above_chance_of_mixed_chains_is_small_although_many_exceed_any_bound(autoregressive, tree_of, phi):
+    weights = autoregressive(np.random.default_rng(1), (4, 1000, 300), phi)
+    row = convergence(tree_of(weights)).row("raw")
+    assert row.rhat_above <= 0.025
+    assert row.rhat_beyond == 0
+    assert phi == 0.0 or row.rhat_max > 1.03
+
+
+def test_stuck_chains_are_above_chance_although_their_ess_is_tiny(autoregressive, tree_of):
+    weights = autoregressive(np.random.default_rng(2), (4, 500, 20), 0.5)
+    weights[0] += 3.0
+    row = convergence(tree_of(weights)).row("raw")
+    assert row.rhat_above == 1.0
+    assert row.rhat_beyond == 20
+    assert row.ess_bulk_median < 50
+
+
+def test_numbers_are_those_of_arviz(autoregressive, tree_of):
+    rng = np.random.default_rng(3)
+    weights = autoregressive(rng, (4, 200, 6), 0.5) * 10.0**np.arange(-3, 3)
+    table = convergence(tree_of(weights, weights[..., :3], weights[..., 3:5]))
+    rhat, bulk = az.rhat(weights), az.ess(weights)
+    assert table.row("raw").rhat_median == pytest.approx(np.median(rhat))
+    assert table.row("raw").rhat_max == pytest.approx(rhat.max())
+    assert table.row("raw").worst == f"w[{rhat.argmax()}]"
+    assert table.row("raw").ess_bulk_min == pytest.approx(bulk.min())
+    assert table.row("raw").mcse_over_sd == pytest.approx(np.median(az.mcse(weights) / weights.std((0, 1), ddof=1)), rel=1e-3)
+    assert [row.level for row in table.rows] == ["raw", "function", "invariants"]
+
+
+def test_constants_are_counted_and_a_large_level_is_measured_evenly(tree_of):
+    weights = np.random.default_rng(4).normal(size=(2, 50, 40))
+    weights[..., :10] = 3.0
+    table = convergence(tree_of(weights), max_quantities=7)
+    row = table.row("raw")
+    assert (row.num_quantities, row.num_constant, row.num_measured) == (40, 10, 7)
+    assert "7 of 30" in str(table)
+
+
+def test_chains_that_are_not_finite_are_left_out_and_named(tree_of):
+    weights = np.random.default_rng(5).normal(size=(4, 100, 3))
+    weights[2, 17, 1] = np.nan
+    table = convergence(tree_of(weights))
+    assert table.left_out == (2,)
+    assert table.num_chains == 3
+    assert "chain 2" in str(table)
+    assert np.isfinite(table.row("raw").rhat_max)
+
+
+@pytest.mark.parametrize("shape", [(1, 100, 3), (4, 3, 3)])
+def test_too_little_to_compare_gives_numbers_that_json_can_hold(tree_of, shape):
+    table = convergence(tree_of(np.random.default_rng(6).normal(size=shape)))
+    assert np.isnan(table.row("raw").rhat_max)
+    assert table.to_dict()["rows"][0]["rhat_max"] is None
+    assert "raw weights" in str(table)

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from diagnostics import diagnose
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).normal(size=(4, 600, 6))
+
+
+def _stats(values, **changes):
+    energy = np.random.default_rng(1).normal(size=values.shape[:2])
+    return {"diverging": np.zeros(values.shape[:2], bool), "energy": energy, **changes}
+
+
+def test_clean_run_has_no_problems_and_arviz_prints_nothing(tree_of, values, capsys):
+    result = diagnose(tree_of(values, values, values[..., :2], **_stats(values)))
+    assert not result.found
+    assert result.messages == ()
+    assert str(result).endswith("no problems detected.")
+    assert capsys.readouterr().out == ""
+
+
+def test_raw_weights_that_differ_are_no_problem(tree_of, values):
+    weights = values + 10.0 * np.arange(4)[:, None, None]
+    assert not diagnose(tree_of(weights, values, values[..., :2], **_stats(values))).found
+
+
+@pytest.mark.parametrize("name", ["reached_max_treedepth", "reached_max_tree_depth"])
+def test_tree_depth_is_counted_under_both_names(tree_of, values, name):
+    reached = np.zeros((4, 600), bool)
+    reached[0, :12] = True
+    result = diagnose(tree_of(values, values, values[..., :2], **_stats(values, **{name: reached})))
+    assert result.found
+    assert "12 of 2400 (0.5 %) transitions hit the maximum tree depth" in str(result)
+
+
+def test_divergences_and_low_energy_are_found(tree_of, values):
+    diverging = np.zeros((4, 600), bool)
+    diverging[1, 5] = True
+    walk = np.cumsum(np.random.default_rng(2).normal(size=(4, 600)), axis=1)
+    result = diagnose(tree_of(values, values, values[..., :2], **_stats(values, diverging=diverging, energy=walk)))
+    assert [check.name for check in result.checks if check.problem] == ["divergences", "energy"]
+
+
+def test_kernel_without_energy_is_not_asked_for_it(tree_of, values):
+    result = diagnose(tree_of(values, values, values[..., :2]))
+    assert "energy" not in [check.name for check in result.checks]
+    assert not result.found
+
+
+def test_functions_that_differ_are_found_by_rhat_ess_and_verdict(tree_of, values):
+    function = values.copy()
+    function[0] += 2.0
+    result = diagnose(tree_of(values, function, values[..., :2]))
+    found = [check.name for check in result.checks if check.problem]
+    assert found == ["R-hat, function", "ESS, function", "verdict"]
+
+
+def test_many_quantities_raise_no_false_alarm(tree_of, autoregressive):
+    # Several of 500 exceed 1.01 although nothing is wrong.
+    function = autoregressive(np.random.default_rng(3), (4, 1500, 500), 0.6)
+    result = diagnose(tree_of(function[..., :2], function, function[..., :2]))
+    (rhat,) = [check for check in result.checks if check.name == "R-hat, function"]
+    assert not rhat.problem
+    assert float(rhat.message.split()[-1].rstrip(".")) > 1.01
+
+
+def test_dead_and_broken_chains_are_named(tree_of, values):
+    weights = values.copy()
+    weights[1] = weights[1, :1]
+    weights[3, 7, 0] = np.nan
+    result = diagnose(tree_of(weights, values, values[..., :2]))
+    assert "not finite in chain 3" in str(result)
+    assert "chain 1 never moved" in str(result)
+    assert len(result.messages) >= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 600, 3), (4, 3, 3)])
+def test_too_little_to_judge_is_a_problem(tree_of, shape):
+    few = np.random.default_rng(4).normal(size=shape)
+    result = diagnose(tree_of(few, few, few[..., :2]))
+    assert result.found
+    assert result.to_dict()["checks"][-1]["name"] == "verdict"
