@@ -1,0 +1,1 @@
+"""The command line of manymodes: thin, and quick to answer because it imports what a command needs when it runs."""

@@ -1,0 +1,189 @@
+"""The command line as a user meets it: runs that work, and one clear sentence for everything that cannot."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+import pytest
+
+from manymodes.main import main
+
+REGRESSION = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+def model(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 1))
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+    numpyro.sample("y", dist.Normal(slope * x, scale), obs=y)
+"""
+MIXTURE = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+def model(y):
+    weights = numpyro.sample("weights", dist.Dirichlet(2 * jnp.ones(2)))
+    means = numpyro.sample("means", dist.Normal(0, 3).expand([2]).to_event(1))
+    numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(means, 0.5)), obs=y)
+"""
+NOTHING_OBSERVED = """
+import numpyro, numpyro.distributions as dist
+def model(y=None):
+    numpyro.sample("mu", dist.Normal(0, 1))
+"""
+DISCRETE = """
+import numpyro, numpyro.distributions as dist
+def model(y):
+    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    numpyro.sample("y", dist.Normal(k, 1), obs=y)
+"""
+SMALL = ["--chains", "2", "--warmup", "20", "--draws", "20"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=30)
+    y = 0.7 * x + 0.3 * rng.normal(size=30)
+    for name, text in (
+        ("regression", REGRESSION),
+        ("mixture", MIXTURE),
+        ("prior", NOTHING_OBSERVED),
+        ("discrete", DISCRETE),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+    np.savez(tmp_path / "xy.npz", x=x, y=y)
+    np.savez(tmp_path / "y.npz", y=np.concatenate([rng.normal(-2, 0.5, 40), rng.normal(2, 0.5, 20)]))
+    np.savez(tmp_path / "xyz.npz", x=x, y=y, z=y)
+    np.savez(tmp_path / "nan.npz", x=np.where(np.arange(30) == 3, np.nan, x), y=y)
+    np.savez(tmp_path / "short.npz", x=x, y=y[:-1])
+    np.savetxt(tmp_path / "xy.csv", np.column_stack([x, y]), delimiter=",", header="x,y", comments="")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "letter.txt").write_text("not a run")
+    return tmp_path
+
+
+BAD = {
+    "no model": (["sample", "-o", "run"], "expected either MODEL.py or --network"),
+    "both": (["sample", "regression.py", "--network", "mlp:3", "-o", "run"], "expected either MODEL.py or --network"),
+    "model file missing": (["sample", "nowhere.py", "-o", "run"], "there is no file nowhere.py"),
+    "data file missing": (
+        ["sample", "regression.py", "--data", "nowhere.npz", "-o", "run"],
+        "there is no file nowhere.npz",
+    ),
+    "array fits nowhere": (["sample", "regression.py", "--data", "xyz.npz", "-o", "run"], "the data hold z"),
+    "argument without array": (["sample", "regression.py", "-o", "run"], "the model needs x"),
+    "NaN": (["sample", "regression.py", "--data", "nan.npz", "-o", "run"], "x"),
+    "wrong length": (["sample", "regression.py", "--data", "short.npz", "-o", "run"], "y"),
+    "nothing observed": (["sample", "prior.py", "-o", "run"], "observed"),
+    "discrete latent": (["sample", "discrete.py", "--data", "y.npz", "-o", "run"], "discrete"),
+    "zero draws": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--draws", "0"], "draws"),
+    "zero chains": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--chains", "0"], "chains"),
+    "devices": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--chains", "2", "--devices", "3"],
+        "devices",
+    ),
+    "run folder in use": (["sample", "regression.py", "--data", "xy.npz", "-o", "notes"], "notes"),
+    "prior name": (["sample", "--network", "mlp:3", "--dataset", "diabetes", "--prior", "gauss", "-o", "run"], "gauss"),
+    "prior setting": (
+        ["sample", "--network", "mlp:3", "--dataset", "diabetes", "--prior", "normal:sd=1", "-o", "run"],
+        "sd",
+    ),
+    "activation": (
+        ["sample", "--network", "mlp:3", "--dataset", "diabetes", "--activation", "tahn", "-o", "run"],
+        "tahn",
+    ),
+    "network": (["sample", "--network", "cnn:3", "--dataset", "diabetes", "-o", "run"], "mlp"),
+    "width": (["sample", "--network", "mlp:three", "--dataset", "diabetes", "-o", "run"], "three"),
+    "dataset": (["sample", "--network", "mlp:3", "--dataset", "diabetis", "-o", "run"], "diabetis"),
+    "no dataset": (["symmetries", "--network", "mlp:3"], "--dataset"),
+    "no run": (["diagnose", "notes"], "notes"),
+    "nowhere": (["diagnose", "nowhere"], "nowhere"),
+    "no run to summarise": (["summary", "notes"], "notes"),
+    "demo over something else": (["demo", "-o", "notes"], "notes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    case: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = BAD[case]
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.strip().splitlines()
+    assert expected in line
+    after = sorted(path.relative_to(folder) for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    assert after == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["diagnose"], ["sample", "regression.py"]])
+def test_bad_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["xy.npz", "xy.csv"])
+def test_a_model_file_is_sampled_judged_and_summarised(
+    data: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--chains", "4", "--warmup", "200", "--draws", "300"]
+    assert main(["sample", "regression.py", "--data", data, "-o", "run", "--json", *size]) == 0
+    sampled = json.loads(capsys.readouterr().out)
+    (folder / "regression.py").unlink()
+    assert main(["diagnose", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == sampled
+    assert main(["summary", "run", "--json", "--vars", "slope"]) == 0
+    assert abs(json.loads(capsys.readouterr().out)["slope"]["mean"] - 0.7) < 0.2
+    assert az.from_netcdf("run/tree.nc")["posterior"]["slope"].shape == (4, 300)
+
+
+def test_symmetries_of_a_mixture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["symmetries", "mixture.py", "--data", "y.npz"]) == 0
+    assert "S_2" in capsys.readouterr().out
+    assert main(["symmetries", "mixture.py", "--data", "y.npz", "--json"]) == 0
+    (factor,) = json.loads(capsys.readouterr().out)["posterior"]["factors"]
+    assert (factor["kind"], factor["size"]) == ("permutation", 2)
+
+
+def test_a_network_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = [
+        "--network",
+        "mlp:4",
+        "--activation",
+        "relu",
+        "--dataset",
+        "iris",
+        "--prior",
+        "laplace:scale=2",
+        "--fan-in",
+    ]
+    assert main(["symmetries", *named]) == 0
+    assert "S_4" in capsys.readouterr().out
+    assert main(["sample", *named, "-o", "run", *SMALL]) in (0, 1)
+    assert "canonical" in capsys.readouterr().out
+
+
+def test_too_short_a_run_is_a_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "regression.py", "--data", "xy.npz", "-o", "run", *SMALL]) == 1
+    assert main(["diagnose", "run"]) == 1
+    assert "too short" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_is_readable(folder: Path) -> None:
+    command = [sys.executable, "-m", "manymodes", "sample", "mixture.py", "--data", "y.npz", "-o", "run"]
+    process = subprocess.Popen([*command, "--draws", "5000000", "--warmup", "100"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list((folder / "run").glob("**/state*"))) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 1, complaint
+    assert main(["diagnose", "run"]) in (0, 1)
+    assert main(["summary", "run"]) == 0
