@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"manymodes {options.command}: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"manymodes {options.command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"manymodes {options.command}: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return 1
 
 

@@ -46,7 +46,9 @@ def conduct(
         attachments={"symmetries.json": symmetries.to_json()},
         progress=not options.json,
     )
-    tree = canonicalize(to_datatree(draws, symmetries))
+    if draws.num_draws == 0:
+        raise KeyboardInterrupt(f"during warm-up, before every chain had a draw; {options.output} holds no draws to judge")
+    tree = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
     save_run(tree, options.output)
     return tree
 

@@ -6,6 +6,7 @@ MODEL.py is executed as Python. The run folder holds all that `diagnose` and `su
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from .models import add_model_arguments, posterior_from
@@ -41,7 +42,9 @@ def carry_out(options: argparse.Namespace) -> int:
     from .run import conduct, report
 
     tree = conduct(posterior, _kernel(options), options, probes=probes, devices=options.devices)
-    return report(tree, json=options.json, run=options.output)
+    status = report(tree, json=options.json, run=options.output)
+    # Cut short is not what was asked for, however good the draws are.
+    return max(status, int(json.loads(tree.attrs["interrupted"])))
 
 
 def _kernel(options: argparse.Namespace) -> Any:

@@ -47,7 +47,7 @@ class Alignment:
     element: dict[str, np.ndarray]
     reference: dict[str, np.ndarray]
     objective: Float[np.ndarray, " round"]
-    distances: Float[np.ndarray, ...]
+    distances: Float[np.ndarray, " ..."]
 
 
 def align(weights: Weights, group: SymmetryGroup, reference: Weights) -> dict[str, np.ndarray]:
@@ -113,7 +113,7 @@ def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | No
     )
 
 
-def orbit_distance(weights: Weights, group: SymmetryGroup, reference: Weights) -> Float[np.ndarray, ...]:
+def orbit_distance(weights: Weights, group: SymmetryGroup, reference: Weights) -> Float[np.ndarray, " ..."]:
     """Distance of weights to the nearest copy of a reference that alignment finds, over all sites of the group.
 
     Args and errors as in `align`; one distance for each element of the batch dims.
@@ -263,8 +263,12 @@ def _one_pass(
     """Improve class after class; says which draws changed."""
     element = dict(element)
     # A change counts as progress only above rounding, or equal elements would be exchanged for ever.
-    squares = sum(np.square(array).reshape(len(array), -1).sum(axis=-1) for array in draws.values())
-    threshold = 10 * np.finfo(next(iter(draws.values())).dtype).eps * squares
+    eps = np.finfo(next(iter(draws.values())).dtype).eps
+    threshold = (
+        10
+        * eps
+        * np.sqrt(_squares(draws) * _squares({s: np.broadcast_to(reference[s], draws[s].shape) for s in draws}))
+    )
     progress = np.zeros(len(threshold), bool)
     for axis_class in classes:
         part, gain = best_of_class(group, axis_class, draws, reference, element)
@@ -284,8 +288,12 @@ def _inner_product(group: SymmetryGroup, draws: Arrays, reference: Arrays, eleme
 
 
 def _squared_distances(draws: Arrays, reference: Arrays) -> np.ndarray:
-    differences = [np.asarray(draws[site] - reference[site]) for site in draws]
-    return sum((np.square(x).reshape(len(x), -1).sum(axis=-1, dtype=float) for x in differences), np.zeros(()))
+    return _squares({site: np.asarray(draws[site] - reference[site]) for site in draws})
+
+
+def _squares(arrays: Arrays) -> np.ndarray:
+    """Squared norm of every draw."""
+    return sum((np.square(x).reshape(len(x), -1).sum(axis=-1, dtype=float) for x in arrays.values()), np.zeros(()))
 
 
 def _at(arrays: Arrays, index: slice | np.ndarray) -> dict[str, np.ndarray]:

@@ -48,9 +48,9 @@ class MinMass(NamedTuple):
     """
 
     log_scales: dict[str, Float[Array, "... unit"]]
-    objective: Float[Array, ...]
-    residual: Float[Array, ...]
-    num_sweeps: Int[Array, ...]
+    objective: Float[Array, " ..."]
+    residual: Float[Array, " ..."]
+    num_sweeps: Int[Array, " ..."]
 
 
 def balance(
@@ -188,7 +188,7 @@ def _correct_layers(
 ) -> list[Array]:
     """Move every node by one scalar, chosen by clipped Newton steps on the summed masses."""
     totals, powers = graph.layer_masses(masses, graph.vectors(log_scales, alive))
-    exponents = 2 * powers.astype(totals.dtype)
+    exponents = jnp.asarray(2 * powers, totals.dtype)
 
     def newton(_: Array, shifts: Array) -> Array:
         terms = totals * jnp.exp(exponents @ shifts)

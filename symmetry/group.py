@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 from jax import Array
@@ -248,6 +248,8 @@ class Symmetries:
     def describe(self) -> str:
         """Both groups and what the prior breaks, as text."""
         parts = [] if self.posterior is None else ["Symmetries of the posterior", _indent(self.posterior.describe())]
+        if self.posterior is not None and _act_alike(self.posterior, self.likelihood):
+            return "\n".join([*parts, "Symmetries of the likelihood: the same; the prior breaks none of them."])
         parts += ["Symmetries of the likelihood", _indent(self.likelihood.describe())]
         if self.broken:
             lines = (f"{item.factor} through {', '.join(item.sites)}: {item.note}" for item in self.broken)
@@ -271,6 +273,12 @@ class Symmetries:
             SymmetryGroup(**serialize.group_fields(document["likelihood"])),
             tuple(Broken(item["factor"], tuple(item["sites"]), item["note"]) for item in document["broken"]),
         )
+
+
+def _act_alike(first: SymmetryGroup, second: SymmetryGroup) -> bool:
+    """Whether two groups have the same factors, whatever their certificates."""
+    bare = ([replace(factor, certificate=None) for factor in group.factors] for group in (first, second))
+    return next(bare) == next(bare)
 
 
 def _indent(text: str) -> str:

@@ -70,3 +70,9 @@ def _run(command: list[str], folder: Path) -> None:
         command, cwd=folder, env={**os.environ, "PATH": path, "MPLBACKEND": "Agg"}, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def test_contributing_names_files_that_exist() -> None:
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).is_file()] == []

