@@ -13,11 +13,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen, nnx
 from jax import Array
 from jaxtyping import Shaped
 
 from .layout import Constants, Layout, Weights, dotted, insertion_names
+
+Inputs = Shaped[Array | np.ndarray, "batch ..."]
 
 _BATCH_STATISTICS = (
     "The network keeps batch statistics, which make the density of one row depend on the other rows; replace batch "
@@ -29,11 +32,11 @@ _BATCH_STATISTICS = (
 class Network(Protocol):
     """What `BNN` asks of a network; hashable and equal by value, so that equal models share compiled programs."""
 
-    def shapes(self, x: Shaped[Array | np.ndarray, "batch ..."]) -> dict[str, tuple[int, ...]]:
+    def shapes(self, x: Inputs) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, in the network's own order."""
         ...
 
-    def apply(self, weights: Weights, x: Shaped[Array | np.ndarray, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    def apply(self, weights: Weights, x: Inputs) -> Shaped[Array, "batch ..."]:
         """The output at the rows of ``x``."""
         ...
 
@@ -94,12 +97,12 @@ class NNXNetwork:
         declared = [name for name in _attribute_names(module) if name in names]  # a merged copy is sorted
         return cls(graphdef, Layout.of(parameters, names, declared), Constants.of(rest))
 
-    def shapes(self, x: Shaped[Array | np.ndarray, "batch ..."]) -> dict[str, tuple[int, ...]]:
+    def shapes(self, x: Inputs) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, in the order of the module's attributes."""
         del x
         return self.layout.shapes()
 
-    def apply(self, weights: Weights, x: Shaped[Array | np.ndarray, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    def apply(self, weights: Weights, x: Inputs) -> Shaped[Array, "batch ..."]:
         """The module's output."""
         return nnx.merge(self.graphdef, self.layout.assemble(weights), self.rest.tree())(x)
 
@@ -124,12 +127,12 @@ class PyTreeNetwork:
         layout = Layout.of(list(parameters.values()), list(parameters))
         return cls(treedef, tuple(_is_parameter(leaf) for _, leaf in paths), layout, Constants.of(rest))
 
-    def shapes(self, x: Shaped[Array | np.ndarray, "batch ..."]) -> dict[str, tuple[int, ...]]:
+    def shapes(self, x: Inputs) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, in the order of the module's fields."""
         del x
         return self.layout.shapes()
 
-    def apply(self, weights: Weights, x: Shaped[Array | np.ndarray, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    def apply(self, weights: Weights, x: Inputs) -> Shaped[Array, "batch ..."]:
         """The module's output at each row."""
         parameters, rest = iter(self.layout.assemble(weights)), iter(self.rest.tree())
         leaves = [next(parameters) if is_parameter else next(rest) for is_parameter in self.is_parameter]
@@ -147,15 +150,15 @@ class AbstractInitNetwork:
     def call(self, parameters: Any, x: Array) -> Array:
         """The output for a tree of parameters."""
 
-    def shapes(self, x: Shaped[Array | np.ndarray, "batch ..."]) -> dict[str, tuple[int, ...]]:
+    def shapes(self, x: Inputs) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the parameters, in the order in which `init` makes them."""
         return self._layout(x).shapes()
 
-    def apply(self, weights: Weights, x: Shaped[Array | np.ndarray, "batch ..."]) -> Shaped[Array, "batch ..."]:
+    def apply(self, weights: Weights, x: Inputs) -> Shaped[Array, "batch ..."]:
         """The network's output."""
-        return self.call(self._layout(x).assemble(weights), x)
+        return self.call(self._layout(x).assemble(weights), jnp.asarray(x))
 
-    def _layout(self, x: Array | np.ndarray) -> Layout:
+    def _layout(self, x: Inputs) -> Layout:
         order: list[str] = []
 
         def parameters(rng_key: Array, x: Array) -> Any:

@@ -16,10 +16,8 @@ from jax import Array
 from jaxtyping import Shaped
 
 from . import likelihoods, priors
-from .adapters import adapt
+from .adapters import Inputs, adapt
 from .layout import Weights
-
-Inputs = Shaped[Array | np.ndarray, "batch ..."]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Program:
 
     def predictive(self, weights: Values, rng_key: Array) -> Trace:
         """Run with the latent sites at constrained values and the observed sites drawn anew."""
-        return self._run(uncondition(seed(self._conditioned(weights), rng_key)))
+        return self._run(_Redraw(seed(self._conditioned(weights), rng_key)))
 
     def _conditioned(self, weights: Values) -> Callable[..., Any]:
         data: dict[str, Any] = {**self.parameters, **weights}
@@ -119,6 +119,16 @@ def is_factor(site: Site) -> bool:
     while isinstance(distribution, (dist.Independent, dist.ExpandedDistribution)):
         distribution = distribution.base_dist
     return isinstance(distribution, dist.Unit)
+
+
+class _Redraw(uncondition):
+    """Draws observed sites anew, in the shape of the observations (one scalar distribution may have many)."""
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg):
+            num_batch = jnp.ndim(msg["value"]) - msg["fn"].event_dim
+            msg["fn"] = msg["fn"].expand(jnp.shape(msg["value"])[:num_batch])
+        super().process_message(msg)
 
 
 class _DefaultKey(Messenger):

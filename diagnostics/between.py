@@ -79,6 +79,11 @@ def decompose(values: Float[np.ndarray, "chain draw quantity"]) -> Decomposition
 
     Returns:
         The decomposition; shares are 0 where nothing varies.
+
+    Example:
+        >>> still = np.broadcast_to(np.array([0.0, 1.0, 1.0])[:, None, None], (3, 8, 1))  # three chains that never move
+        >>> decompose(still).beta, decompose(still).groups
+        (1.0, ((0,), (1, 2)))
     """
     half = values.shape[1] // 2
     first, second = values[:, :half], values[:, half : 2 * half]
@@ -123,13 +128,23 @@ def autocorrelation_time(
 
 
 def num_batches(num_draws: int, tau: float) -> int:
-    """Batches a chain, each at least six autocorrelation times long, from 2 to 8; 0 if not even two fit."""
+    """Batches a chain, each at least six autocorrelation times long, from 2 to 8; 0 if not even two fit.
+
+    Example:
+        >>> [num_batches(500, tau) for tau in (1.0, 20.0, 50.0)]
+        [8, 4, 0]
+    """
     fit = math.floor(num_draws / (BATCH_LENGTH * tau))
     return 0 if fit < 2 else min(fit, 8)
 
 
 def smallest_p(num_chains: int, batches: int) -> float:
-    """The smallest p-value the permutations of so few batches can give."""
+    """The smallest p-value that the permutations of so few batches can give.
+
+    Example:
+        >>> round(1 / smallest_p(num_chains=2, batches=2))
+        3
+    """
     log_ways = (
         math.lgamma(num_chains * batches + 1) - num_chains * math.lgamma(batches + 1) - math.lgamma(num_chains + 1)
     )

@@ -124,6 +124,10 @@ def chance_rhat(
         num_chains: Chains, before they are split.
         num_draws: Draws a chain.
         chance: Probability of a larger value in one quantity.
+
+    Example:
+        >>> chance_rhat(np.array([1.0, 10.0]), num_chains=4, num_draws=1000).round(3)
+        array([1.002, 1.028])
     """
     half, freedom = num_draws // 2, 2 * num_chains - 1
     quantile = stats.chi2.ppf(1.0 - chance / 2, freedom) / freedom

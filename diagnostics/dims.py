@@ -38,6 +38,10 @@ def dim_names(
         symmetries: The groups whose axis classes give the names; without them all names are ArviZ's defaults.
         sites: Site name to shape, without chain and draw.
         variables: Names of all variables of the tree, which no dim may bear.
+
+    Example:
+        >>> dim_names(None, {"kernel": (2, 3)})
+        {'kernel': ['kernel_dim_0', 'kernel_dim_1']}
     """
     classes = axis_classes(symmetries, sites)
     lengths = {factor.axis: factor.size for group in _groups(symmetries) for factor in group.factors}

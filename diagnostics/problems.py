@@ -56,6 +56,10 @@ class Diagnosis(Record):
         """The sentences on the problems found."""
         return tuple(check.message for check in self.checks if check.problem)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The checks, and whether any found a problem."""
+        return {"found": self.found, **super().to_dict()}
+
     def __str__(self) -> str:
         lines = [f"{'PROBLEM' if check.problem else 'ok':8} {check.name}: {check.message}" for check in self.checks]
         lines.append(
@@ -101,7 +105,7 @@ def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
     """Divergences, tree depth and energy, as `arviz.diagnose` counts them."""
     found = _arviz(tree)
     if "divergent" in found:
-        count, total = found["divergent"]["n_divergent"], found["divergent"]["total_samples"]
+        count, total = found["divergent"]["n_divergent"], int(found["divergent"]["total_samples"])
         yield Check(
             "divergences",
             count > 0,
@@ -111,7 +115,7 @@ def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
             else "no divergent transitions.",
         )
     if "treedepth" in found:
-        count, total = found["treedepth"]["n_max"], found["treedepth"]["total_samples"]
+        count, total = found["treedepth"]["n_max"], int(found["treedepth"]["total_samples"])
         yield Check(
             "tree depth",
             count > 0,

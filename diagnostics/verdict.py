@@ -133,7 +133,7 @@ def verdict(tree: xr.DataTree) -> Verdict:
     chains = np.flatnonzero(finite)
     judged = tuple(_judge(level, quantities, batches, chains) for level, quantities in found.items() if comparable)
     return Verdict(
-        label=_label({level.level: level.state for level in judged}, num_chains, batches),
+        label=_label(found, {level.level: level.state for level in judged}, batches),
         levels=judged,
         symmetry_share=_symmetry_share(found, judged),
         num_chains=num_chains,
@@ -214,13 +214,13 @@ def _worst(*states: State) -> State:
     return max(states, key=list(State).index)
 
 
-def _label(states: Mapping[str, State], num_chains: int, batches: int) -> Label:
-    seen = [states[level] for level in ("function", "invariants") if level in states]
-    if num_chains < 2 or not seen:
+def _label(found: Mapping[str, Quantities], states: Mapping[str, State], batches: int) -> Label:
+    decisive = [level for level in ("function", "invariants") if level in found]
+    if not decisive or len(found["raw"].values) < 2:
         return Label.NO_VERDICT
     if batches == 0:
         return Label.TOO_SHORT
-    function = _worst(*seen)
+    function = _worst(*(states[level] for level in decisive))
     if function is State.DIFFER:
         return Label.FUNCTIONAL_DISAGREEMENT
     if function is State.UNDECIDED:

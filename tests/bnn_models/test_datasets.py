@@ -74,8 +74,6 @@ def test_csv_with_a_header(tmp_path):
     assert (data.feature_names, data.target_name, data.class_names) == (("age", "weight"), "kind", ("a", "b"))
     assert data.x_test.shape == (5, 2)
     assert set(data.y_train) == {0, 1}
-    by_weight = datasets.load(path.with_name("d.csv"), target="age", task="regression") if False else None
-    assert by_weight is None
 
 
 def test_csv_target_by_name_or_number(tmp_path):

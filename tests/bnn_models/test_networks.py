@@ -81,7 +81,9 @@ def test_different_networks_differ():
     assert networks.mlp([3, 4, 1], activation=jax.nn.relu) == networks.mlp([3, 4, 1], activation="relu")
 
 
-@pytest.mark.parametrize("build", [lambda: Reversed(0), lambda: LinenTower([4]), lambda: linen.Sequential([linen.Dense(1)])])
+@pytest.mark.parametrize(
+    "build", [lambda: Reversed(0), lambda: LinenTower([4]), lambda: linen.Sequential([linen.Dense(1)])]
+)
 def test_any_module_makes_a_posterior(build):
     module = build()
     posterior = Posterior(BNN(module, priors.normal(), likelihoods.normal()), X, X[:, 0])
@@ -115,7 +117,8 @@ class LinenBatchNorm(linen.Module):
 
 
 @pytest.mark.parametrize(
-    "build", [NNXBatchNorm, LinenBatchNorm, lambda: eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="batch")[0]]
+    "build",
+    [NNXBatchNorm, LinenBatchNorm, lambda: eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="batch")[0]],
 )
 def test_batch_statistics_are_refused(build):
     with pytest.raises(ValueError, match="batch statistics") as caught:

@@ -66,7 +66,7 @@ _SINE_PROBES = np.linspace(-2.5, 2.5, 50, dtype=np.float32)[:, None]
 
 @pytest.fixture(scope="session")
 def sine_run() -> Callable[..., tuple[Draws, Symmetries]]:
-    """NUTS on a small network and 40 points of a sine with little noise: chains keep their labels, and mix otherwise."""
+    """NUTS on a small network and 40 points of a sine with little noise: chains mix but for their labels."""
     x = np.linspace(-2.0, 2.0, 40, dtype=np.float32)[:, None]
     y = (np.sin(2.5 * x[:, 0]) + 0.1 * np.random.default_rng(0).normal(size=40)).astype(np.float32)
 
@@ -89,34 +89,29 @@ def sine_run() -> Callable[..., tuple[Draws, Symmetries]]:
 
 
 @pytest.fixture(scope="session")
-def prior_draws() -> Callable[..., Draws]:
-    """Draws of a posterior's prior, in the form that a sampler returns: no sampler is compiled for them."""
+def draws_at() -> Callable[..., Draws]:
+    """Given weights in the form that a sampler returns."""
 
-    def draw(posterior: Posterior, num_chains: int = 4, num_draws: int = 25, probes: np.ndarray | None = None) -> Draws:
-        positions = posterior.initial(jax.random.key(0), num_chains * num_draws)
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0, None))
+    @functools.partial(jax.vmap, in_axes=(None, 0, None))
+    def observe(posterior: Posterior, weights: dict[str, jax.Array], probes: jax.Array | None) -> dict:
+        pointwise = posterior.observation_logprobs(weights)
+        log_likelihood = sum(values.sum() for values in pointwise.values())
+        return {
+            "lp": posterior.log_joint(weights),
+            "invariants": {"log_likelihood": log_likelihood},
+            "function": posterior.function(weights, probes),
+            "pointwise": pointwise,
+        }
 
-        @jax.jit
-        @functools.partial(jax.vmap, in_axes=(None, 0))
-        def observe(posterior: Posterior, position: dict[str, jax.Array]) -> dict:
-            weights = posterior.constrain(position)
-            return {
-                "weights": weights,
-                "lp": posterior.logdensity(position),
-                "invariants": {
-                    "log_likelihood": posterior.loglikelihood(position),
-                    "log_prior": posterior.logprior(position),
-                },
-                "function": posterior.function(weights, probes),
-                "pointwise": posterior.pointwise_loglikelihood(position),
-            }
-
-        kept = jax.tree.map(
-            lambda x: np.asarray(x).reshape(num_chains, num_draws, *x.shape[1:]), observe(posterior, positions)
-        )
+    def build(posterior: Posterior, weights: dict[str, np.ndarray], probes: np.ndarray | None = None) -> Draws:
+        kept = jax.tree.map(np.asarray, observe(posterior, weights, probes))
+        num_chains, num_draws = kept["lp"].shape
         return Draws(
             posterior=posterior,
             kernel=NUTS(num_warmup=300),
-            weights=kept["weights"],
+            weights=weights,
             sample_stats={"lp": kept["lp"], "diverging": np.zeros((num_chains, num_draws), bool)},
             invariants=kept["invariants"],
             function=kept["function"],
@@ -128,6 +123,21 @@ def prior_draws() -> Callable[..., Draws]:
             interrupted=False,
         )
 
+    return build
+
+
+@pytest.fixture(scope="session")
+def prior_draws(draws_at) -> Callable[..., Draws]:
+    """Standard normal draws of all sites."""
+
+    def draw(posterior: Posterior, num_chains: int = 4, num_draws: int = 25, probes: np.ndarray | None = None) -> Draws:
+        rng = np.random.default_rng(1)
+        weights = {
+            site: rng.normal(size=(num_chains, num_draws, *shape)).astype(np.float32)
+            for site, shape in posterior.sites.items()
+        }
+        return draws_at(posterior, weights, probes)
+
     return draw
 
 
@@ -135,11 +145,24 @@ def prior_draws() -> Callable[..., Draws]:
 def network_posterior() -> Callable[..., Posterior]:
     """A small network on made-up data."""
 
+    @functools.cache
     def build(activation: str = "tanh", prior: priors.Prior | None = None, units: tuple[int, ...] = (3,)) -> Posterior:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(12, 2)).astype(np.float32)
         network = networks.mlp([2, *units, 1], activation=activation)
         model = BNN(network, prior or priors.normal(scale=1.0), likelihoods.normal(scale=0.5))
         return Posterior(model, x, x[:, 0] - x[:, 1])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def network_case(network_posterior, prior_draws) -> Callable[..., tuple[Draws, Symmetries]]:
+    """Prior draws of a small network, and its symmetries."""
+
+    @functools.cache
+    def build(*args, **kwargs) -> tuple[Draws, Symmetries]:
+        posterior = network_posterior(*args, **kwargs)
+        return prior_draws(posterior), find_symmetries(posterior)
 
     return build

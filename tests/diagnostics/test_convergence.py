@@ -9,17 +9,17 @@ from diagnostics.convergence import chance_rhat
 @pytest.mark.parametrize(("num_chains", "num_draws", "phi"), [(4, 1000, 0.0), (4, 1000, 0.9), (8, 500, 0.8)])
 def test_mixed_chains_exceed_the_chance_level_as_often_as_it_says(autoregressive, num_chains, num_draws, phi):
     # The bound holds for each half of ArviZ's R-hat, so that the larger of both exceeds it in at most 1 %.
-    values = autoregressive(np.random.default_rng(0), (num_chains, num_draws, 800), phi)
+    values = autoregressive(np.random.default_rng(0), (num_chains, num_draws, 400), phi)
     rhat = az.rhat(values)
-    known = chance_rhat(np.full(800, (1 + phi) / (1 - phi)), num_chains, num_draws)
+    known = chance_rhat(np.full(400, (1 + phi) / (1 - phi)), num_chains, num_draws)
     assert 0.001 < np.mean(rhat > known) < 0.015
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.9])
 def test_share_above_chance_of_mixed_chains_is_small_although_many_exceed_any_bound(autoregressive, tree_of, phi):
-    weights = autoregressive(np.random.default_rng(1), (4, 1000, 300), phi)
+    weights = autoregressive(np.random.default_rng(1), (4, 1000, 150), phi)
     row = convergence(tree_of(weights)).row("raw")
-    assert row.rhat_above <= 0.025
+    assert row.rhat_above <= 0.03
     assert row.rhat_beyond == 0
     assert phi == 0.0 or row.rhat_max > 1.03
 
@@ -35,14 +35,16 @@ def test_stuck_chains_are_above_chance_although_their_ess_is_tiny(autoregressive
 
 def test_numbers_are_those_of_arviz(autoregressive, tree_of):
     rng = np.random.default_rng(3)
-    weights = autoregressive(rng, (4, 200, 6), 0.5) * 10.0**np.arange(-3, 3)
+    weights = autoregressive(rng, (4, 200, 6), 0.5) * 10.0 ** np.arange(-3, 3)
     table = convergence(tree_of(weights, weights[..., :3], weights[..., 3:5]))
     rhat, bulk = az.rhat(weights), az.ess(weights)
     assert table.row("raw").rhat_median == pytest.approx(np.median(rhat))
     assert table.row("raw").rhat_max == pytest.approx(rhat.max())
     assert table.row("raw").worst == f"w[{rhat.argmax()}]"
     assert table.row("raw").ess_bulk_min == pytest.approx(bulk.min())
-    assert table.row("raw").mcse_over_sd == pytest.approx(np.median(az.mcse(weights) / weights.std((0, 1), ddof=1)), rel=1e-3)
+    assert table.row("raw").mcse_over_sd == pytest.approx(
+        np.median(az.mcse(weights) / weights.std((0, 1), ddof=1)), rel=1e-3
+    )
     assert [row.level for row in table.rows] == ["raw", "function", "invariants"]
 
 

@@ -68,7 +68,7 @@ def test_precisions_are_stored_once_where_all_draws_share_them(tree):
 
 
 def test_posterior_predictive_is_reproducible_and_thinned(network_posterior, prior_draws):
-    draws = prior_draws(network_posterior(), num_chains=2, num_draws=250)
+    draws = prior_draws(network_posterior("relu"), num_chains=2, num_draws=250, probes=_PROBES)
     first, second = to_datatree(draws), to_datatree(draws)
     other = to_datatree(draws, rng_key=jax.random.key(1))
     predicted = first["posterior_predictive"]["y"]
@@ -113,19 +113,20 @@ def test_summary_is_that_of_arviz_and_refuses_by_name(tree):
         summary(tree, group="observed_data")
 
 
-def test_invariant_log_prior_has_no_jacobian(prior_draws):
+def test_invariant_log_prior_has_no_jacobian(draws_at):
     def mixture(y):
         share = numpyro.sample("share", dist.Dirichlet(np.ones(3)))
         mean = numpyro.sample("mean", dist.Normal(0.0, 3.0).expand([3]))
         numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(share), dist.Normal(mean, 1.0)), obs=y)
 
     posterior = Posterior(mixture, np.linspace(-3.0, 3.0, 10, dtype=np.float32))
-    draws = prior_draws(posterior)
+    rng = np.random.default_rng(0)
+    weights = {"share": rng.dirichlet(np.ones(3), (2, 20)), "mean": rng.normal(size=(2, 20, 3))}
+    draws = draws_at(posterior, {site: array.astype(np.float32) for site, array in weights.items()})
     expected = dist.Dirichlet(np.ones(3)).log_prob(draws.weights["share"])
     expected = expected + dist.Normal(0.0, 3.0).log_prob(draws.weights["mean"]).sum(-1)
     tree = to_datatree(draws)
     np.testing.assert_allclose(tree["invariants"]["log_prior"], expected, atol=1e-4)
-    assert np.abs(draws.invariants["log_prior"] - expected).max() > 0.1
     assert tree["function"].attrs["meaning"] == "the log likelihood of each observation"
 
 

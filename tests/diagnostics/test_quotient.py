@@ -25,9 +25,8 @@ def _moved(draws, group, seed):
 
 
 @pytest.fixture(scope="module", params=["tanh", "relu"])
-def case(request, network_posterior, prior_draws):
-    posterior = network_posterior(request.param)
-    draws, symmetries = prior_draws(posterior), find_symmetries(posterior)
+def case(request, network_case):
+    draws, symmetries = network_case(request.param)
     return draws, symmetries, canonicalize(to_datatree(draws, symmetries))
 
 
@@ -78,12 +77,11 @@ def test_the_tree_that_is_given_stays_as_it_is(case):
     assert tree.identical(before)
 
 
-def test_copies_of_one_network_have_one_representative(network_posterior, prior_draws):
-    posterior = network_posterior("tanh", units=(3, 3))
-    symmetries = find_symmetries(posterior)
-    draws = prior_draws(posterior)
+def test_copies_of_one_network_have_one_representative(network_case):
+    draws, symmetries = network_case("tanh", units=(3, 3))
     copies = dataclasses.replace(
-        draws, weights={site: np.broadcast_to(array[:1, :1], array.shape).copy() for site, array in draws.weights.items()}
+        draws,
+        weights={site: np.broadcast_to(array[:1, :1], array.shape).copy() for site, array in draws.weights.items()},
     )
     tree = canonicalize(to_datatree(_moved(copies, symmetries.posterior, 3), symmetries))
     for array in tree["canonical_posterior"].data_vars.values():
@@ -91,10 +89,8 @@ def test_copies_of_one_network_have_one_representative(network_posterior, prior_
     assert tree["canonicalization"].attrs["spread_after"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_scales_do_not_change_the_representative(network_posterior, prior_draws):
-    posterior = network_posterior("relu")
-    symmetries = find_symmetries(posterior)
-    draws = prior_draws(posterior)
+def test_scales_do_not_change_the_representative(network_case):
+    draws, symmetries = network_case("relu")
     moved = _moved(draws, symmetries.likelihood.restrict(("scale",)), 4)
     plain, scaled = (canonicalize(to_datatree(run, symmetries)) for run in (draws, moved))
     for site, array in _group_weights(plain, "canonical_posterior").items():
@@ -104,31 +100,33 @@ def test_scales_do_not_change_the_representative(network_posterior, prior_draws)
     assert np.abs(scaled["invariants"]["log_prior"] - plain["invariants"]["log_prior"]).max() > 1.0
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.3])
-def test_canonical_log_prior_is_the_prior_at_the_canonical_weights(network_posterior, prior_draws, scale):
-    posterior = network_posterior("relu", priors.normal(scale=scale))
-    tree = canonicalize(to_datatree(prior_draws(posterior), find_symmetries(posterior)))
+def test_canonical_log_prior_is_the_prior_at_the_canonical_weights(network_case):
+    scale = 0.3
+    tree = canonicalize(to_datatree(*network_case("relu", priors.normal(scale=scale))))
     weights = _group_weights(tree, "canonical_posterior")
-    expected = sum(dist.Normal(0.0, scale).log_prob(array).reshape(*array.shape[:2], -1).sum(-1) for array in weights.values())
+    expected = sum(
+        dist.Normal(0.0, scale).log_prob(array).reshape(*array.shape[:2], -1).sum(-1) for array in weights.values()
+    )
     np.testing.assert_allclose(tree["invariants"]["canonical_log_prior"], expected, rtol=1e-4)
     assert (tree["invariants"]["canonical_log_prior"] > tree["invariants"]["log_prior"] - 1e-3).all()
 
 
-def test_prior_that_is_not_gaussian_needs_the_posterior_for_its_canonical_value(network_posterior, prior_draws):
-    posterior = network_posterior("relu", priors.laplace(scale=1.0))
-    tree = to_datatree(prior_draws(posterior), find_symmetries(posterior))
+def test_prior_that_is_not_gaussian_needs_the_posterior_for_its_canonical_value(network_case):
+    draws, symmetries = network_case("relu", priors.laplace(scale=1.0))
+    tree = to_datatree(draws, symmetries)
     without = canonicalize(tree)
     assert "canonical_log_prior" not in without["invariants"].data_vars
     assert "log likelihood alone" in str(verdict(without))
-    within = canonicalize(tree, posterior=posterior)
+    within = canonicalize(tree, posterior=draws.posterior)
     weights = _group_weights(within, "canonical_posterior")
-    expected = sum(dist.Laplace(0.0, 1.0).log_prob(array).reshape(*array.shape[:2], -1).sum(-1) for array in weights.values())
+    expected = sum(
+        dist.Laplace(0.0, 1.0).log_prob(array).reshape(*array.shape[:2], -1).sum(-1) for array in weights.values()
+    )
     np.testing.assert_allclose(within["invariants"]["canonical_log_prior"], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_log_prior_of_a_group_without_scales_is_canonical_already(network_posterior, prior_draws):
-    posterior = network_posterior("tanh")
-    tree = canonicalize(to_datatree(prior_draws(posterior), find_symmetries(posterior)))
+def test_log_prior_of_a_group_without_scales_is_canonical_already(network_case):
+    tree = canonicalize(to_datatree(*network_case("tanh")))
     assert tree["invariants"]["canonical_log_prior"].identical(
         tree["invariants"]["log_prior"].rename("canonical_log_prior")
     )
@@ -160,6 +158,6 @@ def test_model_without_symmetry_is_canonical_and_says_so(prior_draws):
     assert "canonical weights are the raw weights" in str(verdict(tree))
 
 
-def test_tree_without_symmetries_is_refused(network_posterior, prior_draws):
+def test_tree_without_symmetries_is_refused(network_case):
     with pytest.raises(ValueError, match=r"find_symmetries\(posterior\)"):
-        canonicalize(to_datatree(prior_draws(network_posterior())))
+        canonicalize(to_datatree(network_case("tanh")[0]))
