@@ -165,6 +165,8 @@ def _notes(tree: xr.DataTree, found: Mapping[str, Quantities]) -> tuple[str, ...
             "Alignment: the mean squared distance of a draw to the barycentre fell from "
             f"{attrs['spread_before']:.4g} to {attrs['spread_after']:.4g}."
         )
+        if attrs["unbalanced"]:
+            notes.append(f"Scales were left as they are: {attrs['unbalanced'].rstrip('.')}.")
     if "invariants" in found and "log_prior" not in "".join(name for name, _ in found["invariants"].shapes):
         notes.append(
             "The log prior at the canonical weights is not known, so the invariants are the log likelihood alone; "

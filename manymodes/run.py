@@ -57,7 +57,8 @@ def report(tree: DataTree, *, json: bool, run: str) -> int:
     """Print the table, the verdict and the problems of a run; return the exit status."""
     from diagnostics import convergence, diagnose, verdict
 
-    table, judgement, problems = convergence(tree), verdict(tree), diagnose(tree)
+    table, judgement = convergence(tree), verdict(tree)
+    problems = diagnose(tree, table=table, judgement=judgement)
     if json:
         _print_json({"run": str(run), "convergence": table, "verdict": judgement, "diagnosis": problems})
     else:

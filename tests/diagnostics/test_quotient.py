@@ -132,6 +132,19 @@ def test_log_prior_of_a_group_without_scales_is_canonical_already(network_case):
     )
 
 
+def test_scales_that_cannot_be_balanced_are_left_alone_and_the_verdict_says_why(network_case):
+    draws, symmetries = network_case("relu")
+    group = symmetries.likelihood
+    one_sided = [
+        dataclasses.replace(factor, slots=factor.slots[:1]) if factor.kind == "scale" else factor
+        for factor in group.factors
+    ]
+    likelihood = dataclasses.replace(group, factors=tuple(one_sided))
+    tree = canonicalize(to_datatree(draws, dataclasses.replace(symmetries, likelihood=likelihood)))
+    assert tree["canonicalization"].attrs["unbalanced"]
+    assert "Scales were left as they are" in str(verdict(tree))
+
+
 def test_draws_that_are_not_finite_are_left_alone(case):
     draws, symmetries, tree = case
     broken = {site: array.copy() for site, array in draws.weights.items()}
