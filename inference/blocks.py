@@ -163,6 +163,6 @@ def _scan[Carry, Row](
     def body(i: Array, loop: tuple[Carry, Row]) -> tuple[Carry, Row]:
         carry, rows = loop
         carry, row = step(i, carry)
-        return carry, jax.tree.map(lambda all_rows, one: all_rows.at[i].set(one), rows, row)
+        return carry, jax.tree.map(lambda x, one: jax.lax.dynamic_update_index_in_dim(x, one, i, 0), rows, row)
 
     return jax.lax.fori_loop(jnp.int32(0), length, body, (carry, rows))

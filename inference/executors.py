@@ -14,8 +14,9 @@ compiled for the same shapes is found again: the second run of the same model co
 
 import functools
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -191,10 +192,21 @@ def trace(executor: Executor, program: Program, chains: Any, shared: Any) -> Com
     return _trace(executor, program, structure, shapes, settings)
 
 
-def compile_together(programs: Sequence[Compiled]) -> None:
-    """Compiles programs side by side: XLA's compiler does not hold the interpreter's lock."""
-    with ThreadPoolExecutor(len(programs)) as pool:
-        list(pool.map(lambda program: program.executable, programs))
+@contextmanager
+def compiling(programs: Sequence[Compiled]) -> Iterator[None]:
+    """Compiles programs side by side while the context lasts: XLA's compiler does not hold the interpreter's lock.
+
+    Args:
+        programs: they are compiled when the context has ended.
+
+    Yields:
+        Nothing.
+    """
+    with ThreadPoolExecutor(len(programs), thread_name_prefix="compile") as pool:
+        waiting = [pool.submit(getattr, program, "executable") for program in programs]
+        yield
+        for future in waiting:
+            future.result()
 
 
 @functools.lru_cache(maxsize=_KEPT_PROGRAMS)

@@ -12,10 +12,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from .draws import Block
-from .executors import Compiled
+from .executors import Executor
+from .programs import Programs
 from .progress import Report
+from .starts import Positions, check_start
 
 Write = Callable[[int, int, Block, Any], None]
 
@@ -28,23 +31,19 @@ class Plan:
     """What every group does.
 
     Attributes:
-        advance: the compiled steps.
-        observe: the compiled derivation of what is kept.
+        programs: what is executed.
         posterior: placed where the programs want it.
         probes: likewise.
         num_warmup: steps that are not kept.
         num_steps: all steps of a chain.
-        capacity: longest block.
         write: commits a block; None where nothing is written.
     """
 
-    advance: Compiled
-    observe: Compiled
+    programs: Programs
     posterior: Any
     probes: Any
     num_warmup: int
     num_steps: int
-    capacity: int
     write: Write | None
 
 
@@ -84,17 +83,17 @@ class Group:
         begin = time.perf_counter()
         is_warmup = self.done < plan.num_warmup
         stop = plan.num_warmup if is_warmup else plan.num_steps
-        length = min(self.length, plan.capacity, stop - self.done)
+        length = min(self.length, plan.programs.capacity, stop - self.done)
         shared = (plan.posterior, np.int32(self.done), np.int32(length))
-        state, (positions, statistics) = plan.advance((self.rng_keys, self.state), shared)
+        state, (positions, statistics) = plan.programs.advance((self.rng_keys, self.state), shared)
         block = {"sample_stats": _rows(statistics, length)}
         if not is_warmup:
-            block |= _rows(plan.observe(positions, (plan.posterior, plan.probes, np.int32(length))), length)
+            block |= _rows(plan.programs.observe(positions, (plan.posterior, plan.probes, np.int32(length))), length)
         seconds = time.perf_counter() - begin
         if plan.write:
             plan.write(self.number, self.num_blocks, block, state)
         self._commit(block, state, length, seconds, is_warmup=is_warmup)
-        self.length = max(1, min(plan.capacity, int(length * _SECONDS_A_BLOCK / seconds)))
+        self.length = max(1, int(length * _SECONDS_A_BLOCK / seconds))
         divergences = np.count_nonzero(block["sample_stats"].get("diverging", 0))
         return length * len(self.rng_keys), int(divergences), is_warmup
 
@@ -105,6 +104,34 @@ class Group:
         self.busy["warmup" if is_warmup else "sampling"] += seconds
         if not is_warmup:
             self.kept.append(block)
+
+
+def start_groups(
+    executor: Executor, programs: Programs, rng_keys: Array, positions: Positions, posterior: Any
+) -> list[Group]:
+    """All groups before their first block.
+
+    Args:
+        executor: says which chains go together.
+        programs: their `start` is run.
+        rng_keys: the chains' keys.
+        positions: where the chains start.
+        posterior: placed where the programs want it.
+
+    Returns:
+        The groups.
+
+    Raises:
+        ValueError: the density is not finite where a chain starts.
+    """
+    groups, members = [], executor.groups(len(rng_keys))
+    for number, chains in enumerate(members):
+        chosen = np.asarray(chains)
+        own = executor.place_chains((rng_keys[chosen], {site: x[chosen] for site, x in positions.items()}))
+        state = programs.start(own, posterior)
+        groups.append(Group(number, own[0], state, kept=[programs.empty_block()]))
+    check_start([group.state for group in groups], members)
+    return groups
 
 
 def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report) -> bool:

@@ -19,14 +19,15 @@ assert isinstance(executors.choose_executor(1, 8), executors.Devices)
 assert [chain_mesh(None, chains).size for chains in (1, 3, 4, 6, 7, 8)] == [1, 3, 4, 3, 1, 4]
 
 target = Gaussian.example(4)
-for kernel in (HMC(num_warmup=3, num_integration_steps=4), NUTS(num_warmup=2, max_tree_depth=3)):
+for kernel, devices in (
+    (HMC(num_warmup=3, num_integration_steps=4), jax.devices()[1:3]), (NUTS(num_warmup=2, max_tree_depth=3), 4)
+):
     settings = dict(num_chains=8, num_draws=5 - kernel.num_warmup, rng_key=jax.random.key(0))
     threads = sample(target, kernel, **settings)
-    for devices in (4, jax.devices()[1:3]):
-        mesh = sample(target, kernel, **settings, devices=devices)
-        for site in threads.weights:
-            np.testing.assert_allclose(mesh.weights[site], threads.weights[site], rtol=1e-8)
-        np.testing.assert_array_equal(mesh.sample_stats["n_steps"], threads.sample_stats["n_steps"])
+    mesh = sample(target, kernel, **settings, devices=devices)
+    for site in threads.weights:
+        np.testing.assert_allclose(mesh.weights[site], threads.weights[site], rtol=1e-8)
+    np.testing.assert_array_equal(mesh.sample_stats["n_steps"], threads.sample_stats["n_steps"])
 
 run = sys.argv[1]
 stored = sample(target, kernel, **settings, devices=4, run=run)

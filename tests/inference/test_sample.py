@@ -1,8 +1,7 @@
-"""`sample`: what it gives, that only a chain's key fixes its bits, that nothing is compiled twice, and what it refuses."""
+"""`sample`: what it gives, that only a chain's key fixes its bits, that nothing compiles twice, what it refuses."""
 
 import logging
 import re
-import sys
 from dataclasses import replace
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from targets import Gaussian
 
-from inference import HMC, NUTS, executors, runner, sample
+from inference import HMC, NUTS, executors, programs, runner, sample
 from inference.blocks import Advance
 
 KERNEL = NUTS(num_warmup=40, max_tree_depth=5)
@@ -64,7 +63,7 @@ def test_bits_do_not_depend_on_other_chains(draws):
 
 @pytest.mark.parametrize("longest", [1, 7])
 def test_bits_do_not_depend_on_blocks(draws, longest, monkeypatch):
-    monkeypatch.setattr(sys.modules["inference.sample"], "_LONGEST_BLOCK", longest)
+    monkeypatch.setattr(programs, "_LONGEST_BLOCK", longest)
     again = sample(TARGET, KERNEL, **SETTINGS)
     jax.tree.map(np.testing.assert_array_equal, again.weights, draws.weights)
     jax.tree.map(np.testing.assert_array_equal, again.sample_stats, draws.sample_stats)
@@ -127,7 +126,7 @@ def test_function_is_evaluated_at_probes():
 
 
 def test_what_is_too_large_is_not_kept(monkeypatch, draws):
-    monkeypatch.setattr(sys.modules["inference.sample"], "_KEPT_BYTES", 4 * 30 * 3 * 4 - 1)
+    monkeypatch.setattr(programs, "_KEPT_BYTES", 4 * 30 * 3 * 4 - 1)
     small = sample(TARGET, KERNEL, **SETTINGS)
     assert small.function is None
     assert small.pointwise is None
@@ -154,7 +153,7 @@ def test_interrupt_keeps_what_all_chains_have(monkeypatch, draws):
 
     run_block = runner.Group.run_block
     monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 1e-4)
-    monkeypatch.setattr(sys.modules["inference.sample"], "_LONGEST_BLOCK", 20)
+    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 20)
     monkeypatch.setattr(runner.Group, "run_block", stop)
     cut = sample(TARGET, replace(KERNEL, num_warmup=4), **SETTINGS)
     assert cut.interrupted

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from targets import Gaussian
 
-from inference import NUTS, read_data, read_run, runner, sample
+from inference import NUTS, programs, read_data, read_run, runner, sample
 
 KERNEL = NUTS(num_warmup=20, max_tree_depth=4)
 TARGET = Gaussian.example(3)
@@ -23,7 +23,7 @@ SETTINGS = {"num_chains": 3, "num_draws": 25, "rng_key": jax.random.key(5)}
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 0.0)  # blocks of one step
-    monkeypatch.setattr(sys.modules["inference.sample"], "_LONGEST_BLOCK", 10)
+    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 10)
     folder = tmp_path / "parent" / "run"
     probes = np.array([1.0, 2.0])
     draws = sample(TARGET, KERNEL, **SETTINGS, probes=probes, run=folder, attachments={"note.json": '{"a": 1}'})
@@ -72,7 +72,9 @@ def test_last_state_continues_the_chain(stored):
         position = {"x": arrays[".position['x']"][0], "scale": arrays[".position['scale']"][0]}
         reference = KERNEL.init(jax.random.key(0), jax.tree.map(jax.numpy.asarray, position), TARGET)
         leaves, structure = jax.tree.flatten_with_path(reference)
-        state = jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[jax.tree_util.keystr(p)][0]) for p, _ in leaves])
+        state = jax.tree.unflatten(
+            structure, [jax.numpy.asarray(arrays[jax.tree_util.keystr(p)][0]) for p, _ in leaves]
+        )
     key = jax.random.fold_in(jax.random.fold_in(jax.random.split(SETTINGS["rng_key"])[1], 1), 45)
     state, _ = jax.jit(KERNEL.step)(key, state, TARGET, 45)
     np.testing.assert_allclose(state.position["x"], longer.weights["x"][1, 25], rtol=1e-5, atol=1e-5)
