@@ -110,9 +110,7 @@ class Posterior:
 
     def logprior(self, position: Values) -> Float[Array, ""]:
         """The part of `logdensity` without the observed sites: log prior and Jacobians."""
-        sites = self._at_position(position)
-        observed = tracing.observed_sites(sites)
-        return tracing.total_logprob({name: site for name, site in sites.items() if name not in observed})
+        return tracing.total_logprob(tracing.prior_sites(self._at_position(position)))
 
     def loglikelihood(self, position: Values) -> Float[Array, ""]:
         """The part of `logdensity` from the observed sites."""
@@ -125,6 +123,10 @@ class Posterior:
     def log_joint(self, weights: Values) -> Float[Array, ""]:
         """Log joint density of constrained values, without Jacobians: NumPyro's ``log_density``."""
         return tracing.total_logprob(self._at_weights(weights))
+
+    def prior_logprob(self, weights: Values) -> Float[Array, ""]:
+        """The part of `log_joint` without the observed sites; relabelling leaves it as it is, unlike a Jacobian."""
+        return tracing.total_logprob(tracing.prior_sites(self._at_weights(weights)))
 
     def observation_logprobs(self, weights: Values) -> dict[str, Float[Array, " ..."]]:
         """Log probability of each observation at constrained values, by observed site."""

@@ -91,6 +91,12 @@ def observed_sites(sites: Trace) -> Trace:
     }
 
 
+def prior_sites(sites: Trace) -> Trace:
+    """All the sites but the observed ones: latent values and their Jacobians."""
+    observed = observed_sites(sites)
+    return {name: site for name, site in sites.items() if name not in observed}
+
+
 def site_logprob(site: Site) -> Array:
     """Log probability of one site, an entry for each element of its batch; ``handlers.scale`` is left out."""
     if site["intermediates"]:

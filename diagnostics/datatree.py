@@ -25,7 +25,7 @@ from inference import Draws
 from symmetry import Symmetries
 
 from .dims import axis_classes, dim_names
-from .log_prior import log_prior, prior_precisions, scale_sites
+from .log_prior import prior_precisions, scale_sites
 
 _LIBRARIES = ("manymodes", "jax", "numpyro", "blackjax", "arviz", "numpy")
 _PREDICTIVE_DRAWS = 100  # of each chain
@@ -53,11 +53,10 @@ def to_datatree(
     if symmetries is not None:
         _check_sites(symmetries, draws.weights)
     posterior = draws.posterior
-    invariants, data = dict(draws.invariants), {}
+    data = {}
     if posterior is not None:
-        invariants["log_prior"] = log_prior(posterior, draws.weights, draws.invariants["log_likelihood"])
         data = {"observed_data": posterior.observed_data(), "constant_data": posterior.constant_data()}
-    tree = build_tree(dataclasses.replace(draws, invariants=invariants), symmetries, data, _settings(draws))
+    tree = build_tree(draws, symmetries, data, _settings(draws))
     if posterior is not None:
         tree["posterior_predictive"] = _predictive(draws, jax.random.key(0) if rng_key is None else rng_key)
         if symmetries is not None:

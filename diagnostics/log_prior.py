@@ -27,11 +27,9 @@ _LANES = 128  # draws evaluated at once: bounds the memory of large models
 Weights = Mapping[str, np.ndarray]
 
 
-def log_prior(
-    posterior: Any, weights: Weights, log_likelihood: Float[np.ndarray, "chain draw"]
-) -> Float[np.ndarray, "chain draw"]:
-    """Log prior density of constrained weights, Jacobians left out: log joint less log likelihood."""
-    return _over_draws(posterior, type(posterior).log_joint, weights) - log_likelihood
+def log_prior(posterior: Any, weights: Weights) -> Float[np.ndarray, "chain draw"]:
+    """Log prior density of constrained weights, Jacobians left out."""
+    return _over_draws(posterior, type(posterior).prior_logprob, weights)
 
 
 def scale_sites(group: SymmetryGroup) -> tuple[str, ...]:

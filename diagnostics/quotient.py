@@ -193,7 +193,7 @@ def _canonical_log_prior(
         change = gaussian_change(pool.weights, balancing.weights, pool.precisions())
         return known + pool.spread_out(change, np.nan)
     if posterior is not None:
-        return log_prior(posterior, canonical, invariants["log_likelihood"].values)
+        return log_prior(posterior, canonical)
     return None
 
 

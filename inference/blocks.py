@@ -29,11 +29,18 @@ class Sampled(Target, Protocol):
     A pytree whose leaves are the data. Its other methods are the runner's, and are called outside of programs.
     """
 
-    sites: dict[str, tuple[int, ...]]
-    observed: tuple[str, ...]
+    @property
+    def sites(self) -> dict[str, tuple[int, ...]]:
+        """Latent sites and their constrained shapes."""
+        ...
 
-    def logprior(self, position: Position) -> Float[Array, ""]:
-        """Log prior of one position."""
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Observed sites."""
+        ...
+
+    def prior_logprob(self, weights: dict[str, Array]) -> Float[Array, ""]:
+        """Log prior of one draw, without Jacobians."""
         ...
 
     def loglikelihood(self, position: Position) -> Float[Array, ""]:
@@ -140,7 +147,7 @@ class Observe:
         kept = {
             "weights": weights,
             "invariants": {
-                "log_prior": posterior.logprior(position),
+                "log_prior": posterior.prior_logprob(weights),
                 "log_likelihood": posterior.loglikelihood(position),
             },
         }

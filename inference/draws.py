@@ -20,7 +20,7 @@ class Draws:
         kernel: what sampled it; None where a run was read back (the manifest has its settings).
         weights: constrained values (chain, draw, ...) by site.
         sample_stats: statistics (chain, draw) under ArviZ's names.
-        invariants: `log_prior` of the unconstrained position, Jacobians included, and `log_likelihood`; (chain, draw).
+        invariants: `log_prior` of the weights, without Jacobians, and `log_likelihood`; (chain, draw).
         function: the function level (chain, draw, ...); None where it would be too large to keep.
         pointwise: log likelihood (chain, draw, ...) of each observation by observed site; None where too large.
         probes: where the function was evaluated: arrays, the name of a site, or None for the posterior's own choice.

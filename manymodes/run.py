@@ -47,7 +47,7 @@ def conduct(
         progress=not options.json,
     )
     if draws.num_draws == 0:
-        raise KeyboardInterrupt(f"during warm-up, before every chain had a draw; {options.output} holds no draws to judge")
+        raise KeyboardInterrupt(f"before every chain had a draw; {options.output} holds nothing to judge")
     tree = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
     save_run(tree, options.output)
     return tree

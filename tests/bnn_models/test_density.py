@@ -117,6 +117,7 @@ def evaluate(posterior, position, weights):
             posterior.logprior(position),
             posterior.loglikelihood(position),
             posterior.log_joint(weights),
+            posterior.prior_logprob(weights),
         )
     ]
 
@@ -150,7 +151,7 @@ def test_density_is_numpyros_and_scipys(network_name, likelihood_name, prior_nam
         position = {name: rng.normal(size=shape) for name, shape in posterior.sites.items()}
         weights = {k: np.asarray(v) for k, v in posterior.constrain(position).items()}
 
-        density, logprior, loglikelihood, joint = evaluate(posterior, position, weights)
+        density, logprior, loglikelihood, joint, prior_logprob = evaluate(posterior, position, weights)
         pointwise = posterior.pointwise_loglikelihood(position)["y"]
         assert density == pytest.approx(-float(potential_energy(model, (x, y), {}, position)), rel=1e-13)
         assert joint == pytest.approx(float(log_density(model, (x, y), {}, weights)[0]), rel=1e-13)
@@ -164,6 +165,7 @@ def test_density_is_numpyros_and_scipys(network_name, likelihood_name, prior_nam
         fan_in = (NUM_INPUTS if "hidden_0" in name or "layers.0" in name else NUM_HIDDEN) if w.ndim == 2 else 1
         expected += reference_prior(w, 0.8 / np.sqrt(fan_in) if scaled else 0.8).sum()
     reference = reference_loglikelihood(likelihood_name, forward(weights, x), y, scale)
+    assert prior_logprob == pytest.approx(expected, rel=1e-12)
     assert joint == pytest.approx(expected + reference.sum(), rel=1e-12)
     np.testing.assert_allclose(pointwise, reference, rtol=1e-10)
 

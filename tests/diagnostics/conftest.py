@@ -100,7 +100,7 @@ def draws_at() -> Callable[..., Draws]:
         log_likelihood = sum(values.sum() for values in pointwise.values())
         return {
             "lp": posterior.log_joint(weights),
-            "invariants": {"log_likelihood": log_likelihood},
+            "invariants": {"log_likelihood": log_likelihood, "log_prior": posterior.prior_logprob(weights)},
             "function": posterior.function(weights, probes),
             "pointwise": pointwise,
         }

@@ -21,7 +21,9 @@ def _group_weights(tree, group):
 
 def _moved(draws, group, seed):
     element = group.random(jax.random.key(seed), (draws.num_chains, draws.num_draws))
-    return dataclasses.replace(draws, weights=group.act({k: np.asarray(v) for k, v in element.items()}, draws.weights))
+    weights = group.act({k: np.asarray(v) for k, v in element.items()}, draws.weights)
+    log_prior = _over_draws(Posterior.prior_logprob, draws.posterior, weights)
+    return dataclasses.replace(draws, weights=weights, invariants={**draws.invariants, "log_prior": log_prior})
 
 
 @pytest.fixture(scope="module", params=["tanh", "relu"])

@@ -43,6 +43,9 @@ class Gaussian:
     def logprior(self, position):
         return -0.5 * position["scale"] ** 2
 
+    def prior_logprob(self, weights):
+        return -0.5 * jnp.log(weights["scale"]) ** 2 - jnp.log(weights["scale"])
+
     def loglikelihood(self, position):
         position = position if self.gradient else jax.lax.stop_gradient(position)
         deviation = position["x"] - self.mean

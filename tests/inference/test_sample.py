@@ -34,9 +34,11 @@ def test_gives_every_level(draws):
     assert draws.pointwise["y"].shape == (4, 30, 3)
     assert set(draws.seconds) == {"compile", "warmup", "sampling"}
     assert not draws.interrupted
-    total = draws.invariants["log_prior"] + draws.invariants["log_likelihood"]
+    log_scale = np.log(draws.weights["scale"])
+    np.testing.assert_allclose(draws.invariants["log_prior"], -0.5 * log_scale**2 - log_scale, atol=1e-5)
+    jacobian = log_scale
+    total = draws.invariants["log_prior"] + draws.invariants["log_likelihood"] + jacobian
     np.testing.assert_allclose(total, draws.sample_stats["lp"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(draws.invariants["log_prior"], -0.5 * np.log(draws.weights["scale"]) ** 2, atol=1e-5)
 
 
 def test_chains_and_steps_have_the_keys_they_are_said_to_have(draws):
