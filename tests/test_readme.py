@@ -35,6 +35,7 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
     if not blocks:
         pytest.skip("no block to execute on this page")
     session: list[str] = []
+    printed = ""
     for language, body in blocks:
         named = re.match(r"# (\w+\.py)\n", body)
         if language == "python" and named:
@@ -43,18 +44,27 @@ def test_blocks_run_in_order(page: Path, tmp_path: Path) -> None:
             session.append(body)
         else:
             for command in filter(None, (line.partition("  #")[0].strip() for line in body.splitlines())):
-                _run_command(command, tmp_path)
+                printed += _run_command(command, tmp_path)
     if session:
         _run([sys.executable, "-c", "\n".join(session)], tmp_path)
+    for language, body in _blocks(page):
+        if language == "text":
+            assert _lines(body) <= _lines(printed)
 
 
-def _run_command(command: str, folder: Path) -> None:
+def _lines(output: str) -> set[str]:
+    """The lines of an output with its numbers left out, up to the table of states, in which machines may differ."""
+    text = re.sub(r"-?\d+(\.\d+)?(e[-+]\d+)?", "#", output.partition("between chains")[0])
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
+def _run_command(command: str, folder: Path) -> str:
     if command.startswith("make "):
         recipe = _recipe(command.removeprefix("make "))
         if recipe is None:
-            return
+            return ""
         command = recipe
-    _run(["bash", "-c", command], folder)
+    return _run(["bash", "-c", command], folder)
 
 
 def _recipe(target: str) -> str | None:
@@ -64,12 +74,13 @@ def _recipe(target: str) -> str | None:
     return None if target in {"test", "test-all", "bench"} else last.removeprefix("@").replace(".venv/bin/", "")
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, "PATH": path, "MPLBACKEND": "Agg"}, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
 
 
 def test_contributing_names_files_that_exist() -> None:
