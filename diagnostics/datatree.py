@@ -25,7 +25,7 @@ from inference import Draws
 from symmetry import Symmetries
 
 from .dims import axis_classes, dim_names
-from .log_prior import prior_precisions, scale_sites
+from .log_prior import precisions_on_orbits, prior_precisions, scale_sites
 
 _LIBRARIES = ("manymodes", "jax", "numpyro", "blackjax", "arviz", "numpy")
 _PREDICTIVE_DRAWS = 100  # of each chain
@@ -171,12 +171,14 @@ def _predictive(draws: Draws, rng_key: PRNGKeyArray) -> xr.DataTree:
 
 
 def _add_precisions(tree: xr.DataTree, draws: Draws, symmetries: Symmetries) -> None:
-    """Add the group ``precision`` where the likelihood has scales and the prior precisions are known."""
-    moved = scale_sites(symmetries.likelihood)
-    precisions = prior_precisions(draws.posterior, draws.weights, moved) if moved else {}
-    if not precisions:
+    """Add the group ``precision`` where the likelihood has scales and the precisions measure a mass on their orbits."""
+    scales = symmetries.likelihood.restrict(("scale",))
+    if not scales.factors:
         return
-    gaussian = set(moved) <= set(draws.posterior.gaussian_sites())
+    constant, gaussian = precisions_on_orbits(draws.posterior, draws.weights, scales)
+    precisions = prior_precisions(draws.posterior, draws.weights, scale_sites(scales))
+    if not precisions or not constant:
+        return
     dims = {site: tree["posterior"][site].dims for site in precisions}
     dataset = xr.Dataset(
         {site: (dims[site][-array.ndim :] if array.ndim else (), array) for site, array in precisions.items()},

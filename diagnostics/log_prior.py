@@ -24,6 +24,8 @@ from symmetry import SymmetryGroup
 
 _LANES = 128  # draws evaluated at once: bounds the memory of large models
 
+_NUM_TRIED = 4  # draws moved along their orbits to see how the prior changes there
+
 Weights = Mapping[str, np.ndarray]
 
 
@@ -48,6 +50,39 @@ def prior_precisions(posterior: Any, weights: Weights, sites: Collection[str]) -
     }
 
 
+def precisions_on_orbits(posterior: Any, weights: Weights, scales: SymmetryGroup) -> tuple[bool, bool]:
+    """Whether precisions are the same all along an orbit, and whether they tell the whole change of the log prior.
+
+    A precision that depends on a site which the scales move measures no mass: each point of the orbit has its own. And
+    the prior of another site may look at a moved one. Both are seen by moving a few draws.
+
+    Args:
+        posterior: What was sampled.
+        weights: Its draws, ``(chain, draw, ...)``.
+        scales: The scale factors of the likelihood.
+
+    Returns:
+        ``(constant, gaussian)``: minimising the mass is well defined; `gaussian_change` is exact.
+    """
+    here = _few_finite(weights, tuple(posterior.sites))
+    element = scales.random(jax.random.key(0), (1, next(iter(here.values())).shape[1]))
+    there = scales.act({name: np.asarray(values) for name, values in element.items()}, here)
+    moved = scale_sites(scales)
+    taus = [prior_precisions(posterior, at, moved) for at in (here, there)]
+    constant = all(
+        tau.shape == taus[1][site].shape and np.allclose(tau, taus[1][site], rtol=1e-4) for site, tau in taus[0].items()
+    )
+    if not constant or set(taus[0]) != set(moved):
+        return constant, False
+    before, after = log_prior(posterior, here)[0], log_prior(posterior, there)[0]
+    rows = ({site: array[0] for site, array in at.items()} for at in (here, there))
+    expected = gaussian_change(
+        *rows, {site: tau[0] if tau.ndim > here[site].ndim - 2 else tau[None] for site, tau in taus[0].items()}
+    )
+    rounding = 1e-4 * (np.abs(before) + np.abs(after)).max()
+    return True, bool(np.allclose(after - before, expected, rtol=1e-3, atol=rounding))
+
+
 def gaussian_change(before: Weights, after: Weights, precisions: Weights) -> Float[np.ndarray, " draw"]:
     """Change of a Gaussian log prior between two weights, ``-1/2 sum tau (after^2 - before^2)``, in float64."""
     changes = []
@@ -55,6 +90,17 @@ def gaussian_change(before: Weights, after: Weights, precisions: Weights) -> Flo
         change = tau * (after[site].astype(np.float64) ** 2 - before[site].astype(np.float64) ** 2)
         changes.append(-0.5 * change.reshape(len(change), -1).sum(1))
     return np.sum(changes, axis=0)
+
+
+def _few_finite(weights: Weights, sites: Collection[str]) -> dict[str, np.ndarray]:
+    """The sites at a few draws that are finite, evenly spaced, as one chain; all ones where no draw is."""
+    pooled = {site: _pooled(weights[site]) for site in sites}
+    finite = np.logical_and.reduce([np.isfinite(a).reshape(len(a), -1).all(1) for a in pooled.values()])
+    rows = np.flatnonzero(finite)
+    if not len(rows):
+        return {site: np.ones_like(array[None, :1]) for site, array in pooled.items()}
+    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _NUM_TRIED)).astype(int)]
+    return {site: array[None, chosen] for site, array in pooled.items()}
 
 
 def _over_draws(posterior: Any, method: Any, weights: Weights) -> Any:

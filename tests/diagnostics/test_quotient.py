@@ -176,3 +176,35 @@ def test_model_without_symmetry_is_canonical_and_says_so(prior_draws):
 def test_tree_without_symmetries_is_refused(network_case):
     with pytest.raises(ValueError, match=r"find_symmetries\(posterior\)"):
         canonicalize(to_datatree(network_case("tanh")[0]))
+
+
+def _location_on_the_orbit(x, y):
+    first = numpyro.sample("first", dist.Normal(0.0, 1.0).expand([3, 2]).to_event(2))
+    second = numpyro.sample("second", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    near = numpyro.sample("near", dist.Normal(first, 0.3).to_event(2))
+    output = jax.nn.relu(x @ first) @ second + np.tanh(1.0) * (x @ near).sum(1)
+    numpyro.sample("y", dist.Normal(output, 1.0), obs=y)
+
+
+def _precision_on_the_orbit(x, y):
+    second = numpyro.sample("second", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    spread = jax.numpy.abs(second) + 0.1
+    first = numpyro.sample("first", dist.Normal(0.0, spread).expand([3, 2]).to_event(2))
+    numpyro.sample("y", dist.Normal(jax.nn.relu(x @ first) @ second, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [_location_on_the_orbit, _precision_on_the_orbit])
+def test_priors_that_look_at_a_moved_site_are_not_taken_for_gaussian_masses(model, draws_at):
+    rng = np.random.default_rng(0)
+    posterior = Posterior(model, rng.normal(size=(20, 3)), rng.normal(size=20))
+    weights = {site: rng.normal(size=(2, 10, *shape)).astype(np.float32) for site, shape in posterior.sites.items()}
+    draws, symmetries = draws_at(posterior, weights), find_symmetries(posterior)
+    assert any(factor.kind == "scale" for factor in symmetries.likelihood.factors)
+    assert "canonical_log_prior" not in canonicalize(to_datatree(draws, symmetries))["invariants"].data_vars
+    plain = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
+    exact = _over_draws(Posterior.prior_logprob, posterior, _group_weights(plain, "canonical_posterior"))
+    np.testing.assert_allclose(plain["invariants"]["canonical_log_prior"], exact, rtol=1e-4)
+    moved = _moved(draws, symmetries.likelihood.restrict(("scale",)), 5)
+    scaled = canonicalize(to_datatree(moved, symmetries))
+    for site, array in _group_weights(plain, "canonical_posterior").items():
+        np.testing.assert_allclose(scaled["canonical_posterior"][site], array, rtol=1e-3, atol=1e-4)
