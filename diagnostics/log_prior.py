@@ -65,20 +65,17 @@ def precisions_on_orbits(posterior: Any, weights: Weights, scales: SymmetryGroup
         ``(constant, gaussian)``: minimising the mass is well defined; `gaussian_change` is exact.
     """
     here = _few_finite(weights, tuple(posterior.sites))
-    element = scales.random(jax.random.key(0), (1, next(iter(here.values())).shape[1]))
-    there = scales.act({name: np.asarray(values) for name, values in element.items()}, here)
+    num_tried = next(iter(here.values())).shape[1]
+    element = {name: np.asarray(d) for name, d in scales.random(jax.random.key(0), (1, num_tried)).items()}
+    there = {site: np.asarray(array) for site, array in scales.act(element, here).items()}
     moved = scale_sites(scales)
-    taus = [prior_precisions(posterior, at, moved) for at in (here, there)]
-    constant = all(
-        tau.shape == taus[1][site].shape and np.allclose(tau, taus[1][site], rtol=1e-4) for site, tau in taus[0].items()
-    )
-    if not constant or set(taus[0]) != set(moved):
+    taus, taus_there = (_over_draws(posterior, type(posterior).precisions, at) for at in (here, there))
+    taus = {site: tau for site, tau in taus.items() if site in moved}
+    constant = all(np.allclose(tau, taus_there[site], rtol=1e-4) for site, tau in taus.items())
+    if not constant or set(taus) != set(moved):
         return constant, False
     before, after = log_prior(posterior, here)[0], log_prior(posterior, there)[0]
-    rows = ({site: array[0] for site, array in at.items()} for at in (here, there))
-    expected = gaussian_change(
-        *rows, {site: tau[0] if tau.ndim > here[site].ndim - 2 else tau[None] for site, tau in taus[0].items()}
-    )
+    expected = gaussian_change(*({site: array[0] for site, array in at.items()} for at in (here, there, taus)))
     rounding = 1e-4 * (np.abs(before) + np.abs(after)).max()
     return True, bool(np.allclose(after - before, expected, rtol=1e-3, atol=rounding))
 

@@ -69,7 +69,9 @@ def _run_command(command: str, folder: Path) -> str:
 
 def _recipe(target: str) -> str | None:
     """Return what `make TARGET` runs; None for the tests, which are running now, and for what outlasts them."""
-    text = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["make", "--no-print-directory", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     last = text.strip().splitlines()[-1]
     return None if target in {"test", "test-all", "bench"} else last.removeprefix("@").replace(".venv/bin/", "")
 
