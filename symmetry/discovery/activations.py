@@ -7,15 +7,19 @@ replaces each such chain by one equation ``unary`` that carries
     parity   odd, f(-x) = -f(x), or even, f(-x) = f(x)
     degree   d with f(l x) = l^d f(x) for all l > 0
 
-They are read off the values of f at float64 points from 1e-15 to 1e15 in both directions and around each constant of
-the chain, where its kinks are, to the rounding error of the largest intermediate number: the rules for single
-primitives cannot see that a hard tanh is odd. The certificate then guards this step as it guards all others.
+They are read off the values of f at float64 points from 1e-15 to 1e15 in both directions, around each constant of the
+chain and around each root of an intermediate, where its kinks are: the rules for single primitives cannot see that a
+hard tanh is odd. Values count as equal where they agree to their rounding errors, which are carried through the chain
+along with the values. A chain whose values are rounding error at nearly all points is not described at all. The
+certificate then guards this step as it guards all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,6 +28,14 @@ from .program import Equation, Program, Value
 
 UNARY = "unary"
 ROUNDING = 64 * np.finfo(np.float64).eps
+# Values with a larger relative error than this tell nothing.
+DECIDED = 1e-3
+# The points around roots tell little, for values are small there, so this share is small too.
+SHARE = 0.1
+BISECTIONS = 60
+MAGNITUDES = np.logspace(-15, 15, 181)
+COMPARISONS = ("clamp", "eq", "ge", "gt", "le", "lt", "max", "min", "ne")
+EXACT = (*COMPARISONS, "abs", "ceil", "convert_element_type", "copy", "floor", "neg", "round", "select_n", "sign")
 STRETCHES = (2.0, 1.7, 13.0, 0.31)
 
 
@@ -59,74 +71,168 @@ def _source(equation: Equation, sources: Mapping[Value, Value]) -> Value | None:
     return source if source.shape == equation.outputs[0].shape else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Elementwise equations in order, from one value to the last output."""
+
+    source: Value
+    equations: tuple[Equation, ...]
+
+    def values(self, points: np.ndarray) -> dict[Value, np.ndarray]:
+        """Every intermediate of the chain at the points."""
+        results = {self.source: points}
+        for equation in self.equations:
+            results[equation.outputs[0]] = _apply(equation, results)
+        return results
+
+    def run(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The function at the points, and a bound on its rounding error."""
+        results = {self.source: points}
+        errors = {self.source: np.zeros_like(points)}
+        for equation in self.equations:
+            target = equation.outputs[0]
+            results[target] = _apply(equation, results)
+            errors[target] = _error(equation, results, errors)
+        last = self.equations[-1].outputs[0]
+        return results[last].astype(np.float64), errors[last]
+
+
 def _describe(equation: Equation, chains: Mapping[Value, Equation]) -> tuple[str | None, Fraction | None]:
     """Parity and degree of the function that a fused equation stands for."""
     (source,), (target,) = equation.inputs, equation.outputs
     if not np.issubdtype(source.dtype, np.floating):
         return None, None
-    points = _points(source, target, chains)
-    values, sizes = _run(source, target, chains, points)
-    mirrored, other = _run(source, target, chains, -points)
-    scale = np.maximum(sizes, other)
-    parity = "even" if _same(mirrored, values, scale) else "odd" if _same(mirrored, -values, scale) else None
-    degree = _guess_degree(values, _run(source, target, chains, STRETCHES[0] * points)[0])
-    for stretch in STRETCHES:
-        if degree is None:
-            break
-        stretched, other = _run(source, target, chains, stretch * points)
-        factor = stretch ** float(degree)
-        if not _same(stretched, factor * values, np.maximum(other, factor * sizes)):
-            degree = None
-    return parity, degree
+    chain = _Chain(source, _collect(source, target, chains))
+    points = _points(chain)
+    values, errors = chain.run(points)
+    mirrored, other = chain.run(-points)
+    even, odd = (_same(mirrored, sign * values, errors + other) for sign in (1, -1))
+    if even and odd and np.any(values):
+        return None, None
+    return "even" if even else "odd" if odd else None, _degree(chain, points, values, errors)
 
 
-def _points(source: Value, target: Value, chains: Mapping[Value, Equation]) -> np.ndarray:
-    """Arguments to try: all magnitudes, and the neighbourhood of each constant, with both signs."""
-    constants, pending, seen = set(), [target], set()
+def _collect(source: Value, target: Value, chains: Mapping[Value, Equation]) -> tuple[Equation, ...]:
+    """The equations that lead from ``source`` to ``target``, in the order of the program."""
+    needed, pending = {source}, [target]
     while pending:
         value = pending.pop()
-        if value is source or value in seen:
+        if value not in needed:
+            needed.add(value)
+            pending += [operand for operand in chains[value].inputs if operand.constant is None]
+    return tuple(equation for value, equation in chains.items() if value in needed and value is not source)
+
+
+def _degree(chain: _Chain, points: np.ndarray, values: np.ndarray, errors: np.ndarray) -> Fraction | None:
+    """The degree of homogeneity, if every stretch agrees with it."""
+    degree = None
+    for stretch in STRETCHES:
+        stretched, other = chain.run(stretch * points)
+        degree = _guess_degree(values, stretched) if degree is None else degree
+        if degree is None:
+            return None
+        factor = stretch ** float(degree)
+        if not _same(stretched, factor * values, other + factor * errors):
+            return None
+    return degree
+
+
+def _points(chain: _Chain) -> np.ndarray:
+    """Arguments to try: all magnitudes, the neighbourhoods of constants and of roots, with both signs."""
+    operands = (operand.constant for equation in chain.equations for operand in equation.inputs)
+    numbers = {abs(float(c.flat[0])) for c in operands if c is not None and c.dtype != bool}
+    near = [c * factor for c in sorted(numbers) if 0 < c < np.inf for factor in (0.3, 0.9, 0.999, 1, 1.001, 1.1, 3)]
+    positive = np.concatenate([MAGNITUDES, np.asarray(near)])
+    # A window around a root is seen only from that root, so the second round finds its edges.
+    for _ in range(2):
+        points = np.unique(np.concatenate([-positive, positive]))
+        roots = np.abs(_roots(chain, points))
+        roots = roots[(roots > MAGNITUDES[0]) & (roots < MAGNITUDES[-1])]
+        positive = np.concatenate([positive, *(roots * factor for factor in (0.999, 1, 1.001))])
+    return np.unique(np.concatenate([-positive, positive]))
+
+
+def _roots(chain: _Chain, points: np.ndarray) -> np.ndarray:
+    """Where an intermediate, or the difference of two that are compared, changes its sign between sorted points."""
+    rows, columns = np.nonzero(_changes(_landmarks(chain, points)))
+    left, right = points[columns], points[columns + 1]
+    at = np.arange(rows.size)
+    below = _landmarks(chain, left)[rows, at] < 0
+    for _ in range(BISECTIONS if rows.size else 0):
+        middle = left + (right - left) / 2
+        same = (_landmarks(chain, middle)[rows, at] < 0) == below
+        left, right = np.where(same, middle, left), np.where(same, right, middle)
+    return right
+
+
+def _changes(landmarks: np.ndarray) -> np.ndarray:
+    """Whether each landmark has opposite signs at a point and at the next one."""
+    signs = np.where(np.isnan(landmarks), 0, np.sign(landmarks))
+    return signs[:, :-1] * signs[:, 1:] < 0
+
+
+def _landmarks(chain: _Chain, points: np.ndarray) -> np.ndarray:
+    """The functions whose roots may be kinks of the chain, one a row."""
+    results = chain.values(points)
+    rows = [results[equation.outputs[0]] for equation in chain.equations]
+    rows = [row for row in rows if np.issubdtype(row.dtype, np.floating)]
+    for equation in chain.equations:
+        if equation.primitive in COMPARISONS:
+            operands = [np.asarray(_operand(value, results), np.float64) for value in equation.inputs]
+            with np.errstate(all="ignore"):
+                rows += [left - right for left, right in pairwise(operands)]
+    return np.stack([np.broadcast_to(row, points.shape) for row in rows]) if rows else np.zeros((0, points.size))
+
+
+def _operand(value: Value, results: Mapping[Value, np.ndarray]) -> np.ndarray:
+    return results[value] if value.constant is None else value.constant.reshape(-1)[:1].reshape(())
+
+
+def _apply(equation: Equation, results: Mapping[Value, np.ndarray]) -> np.ndarray:
+    return elementwise(equation.primitive, [_operand(value, results) for value in equation.inputs], equation.params)
+
+
+def _error(equation: Equation, results: Mapping[Value, np.ndarray], errors: Mapping[Value, np.ndarray]) -> np.ndarray:
+    """Error of an equation: its own rounding, and how far it moves as each operand moves by the error of that."""
+    result = results[equation.outputs[0]]
+    rounds = np.issubdtype(result.dtype, np.floating) and equation.primitive not in EXACT
+    finite = np.where(np.isfinite(result), result, 0.0)
+    total = ROUNDING * np.abs(finite.astype(np.float64)) * rounds
+    for value in dict.fromkeys(equation.inputs):
+        if value.constant is not None or not np.any(errors[value]):
             continue
-        seen.add(value)
-        for operand in chains[value].inputs:
-            if operand.constant is None:
-                pending.append(operand)
-            elif operand.constant.dtype != bool:
-                constants.add(abs(float(operand.constant.flat[0])))
-    magnitudes = np.logspace(-15, 15, 181)
-    near = [c * factor for c in sorted(constants) if 0 < c < np.inf for factor in (0.3, 0.9, 0.999, 1, 1.001, 1.1, 3)]
-    positive = np.concatenate([magnitudes, np.asarray(near)])
-    return np.concatenate([-positive, positive])
+        moves = [
+            _difference(_apply(equation, dict(results) | {value: moved}), result)
+            for moved in _moved(results[value], errors[value])
+        ]
+        total = total + np.maximum(*moves)
+    return total
 
 
-def _run(
-    source: Value, target: Value, chains: Mapping[Value, Equation], points: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the chain at the points, and the largest finite intermediate magnitude at each."""
-    results: dict[Value, np.ndarray] = {source: points}
-    largest = np.zeros_like(points)
-
-    def value_of(value: Value) -> np.ndarray:
-        if value.constant is not None:
-            return value.constant.reshape(-1)[:1].reshape(())
-        if value not in results:
-            equation = chains[value]
-            operands = [value_of(operand) for operand in equation.inputs]
-            results[value] = elementwise(equation.primitive, operands, equation.params)
-        return results[value]
-
-    final = value_of(target)
-    for found in results.values():
-        size = np.abs(found.astype(np.float64))
-        np.maximum(largest, size, out=largest, where=np.isfinite(size))
-    return final.astype(np.float64), largest
+def _moved(array: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The array moved by its error in both directions; truth values that are in doubt are flipped."""
+    if array.dtype == bool:
+        return array ^ (error > 0), array
+    with np.errstate(all="ignore"):
+        return (array + error).astype(array.dtype), (array - error).astype(array.dtype)
 
 
-def _same(left: np.ndarray, right: np.ndarray, scale: np.ndarray) -> bool:
-    """Equality up to the rounding of numbers of size ``scale``; undefined values only equal each other."""
+def _difference(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Distance entry by entry: zero between equal infinities or undefined values, infinite where one is undefined."""
+    left, right = left.astype(np.float64), right.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        close = np.abs(left - right) <= ROUNDING * np.maximum(scale, np.abs(right))
-    return bool(np.all(close | (left == right) | (np.isnan(left) & np.isnan(right))))
+        distance = np.abs(left - right)
+    equal = (left == right) | (np.isnan(left) & np.isnan(right))
+    return np.where(equal, 0.0, np.where(np.isnan(distance), np.inf, distance))
+
+
+def _same(left: np.ndarray, right: np.ndarray, error: np.ndarray) -> bool:
+    """Whether values agree to their error at all points, and the error is small next to them at enough points."""
+    with np.errstate(invalid="ignore"):
+        size = np.maximum(np.abs(left), np.abs(right))
+        tolerance = error + ROUNDING * np.where(np.isfinite(size), size, 0.0)
+        known = (tolerance <= DECIDED * size) | ~np.isfinite(size)
+    return bool(np.all(_difference(left, right) <= tolerance) and np.mean(known) >= SHARE)
 
 
 def _guess_degree(values: np.ndarray, stretched: np.ndarray) -> Fraction | None:

@@ -7,6 +7,7 @@ Floats are float64 throughout, whatever the program's own precision is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,16 @@ def _convert(x: np.ndarray, new_dtype: np.dtype) -> np.ndarray:
     return np.asarray(x, np.float64 if np.issubdtype(new_dtype, np.floating) else new_dtype)
 
 
+def _round(x: np.ndarray, rounding_method: int) -> np.ndarray:
+    """Halves to the even neighbour (1) or away from zero (0), as JAX numbers its methods."""
+    return np.rint(x) if rounding_method == 1 else np.trunc(x + np.copysign(0.5, x))
+
+
+def _horner(x: np.ndarray, *coefficients: np.ndarray) -> np.ndarray:
+    """The polynomial in ``x`` whose coefficients are given from the constant upwards."""
+    return reduce(lambda total, coefficient: total * x + coefficient, reversed(coefficients))
+
+
 # name -> function of the operands, which broadcast by NumPy's rules; keyword arguments come from the parameters.
 ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "abs": np.abs,
@@ -38,6 +49,8 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "atan": np.arctan,
     "atan2": np.arctan2,
     "atanh": np.arctanh,
+    "bessel_i0e": special.i0e,
+    "bessel_i1e": special.i1e,
     "cbrt": np.cbrt,
     "ceil": np.ceil,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
@@ -57,12 +70,15 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "floor": np.floor,
     "ge": np.greater_equal,
     "gt": np.greater,
+    "igamma": special.gammainc,
+    "igammac": special.gammaincc,
     "integer_pow": lambda x, y: np.power(x, float(y)),
     "is_finite": np.isfinite,
     "le": np.less_equal,
     "lgamma": special.gammaln,
     "log": np.log,
     "log1p": np.log1p,
+    "log2": np.log2,
     "logistic": special.expit,
     "lt": np.less,
     "max": np.maximum,
@@ -71,12 +87,16 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "ne": np.not_equal,
     "neg": np.negative,
     "not": np.invert,
+    "one_minus_square": lambda x: (1 - x) * (1 + x),
     "or": np.bitwise_or,
+    "polynomial": _horner,
     "pow": np.power,
     "reduce_precision": np.positive,
+    "regularized_incomplete_beta": special.betainc,
     "rem": np.fmod,
+    "round": lambda x, rounding_method: _round(x, rounding_method),
     "rsqrt": lambda x: 1 / np.sqrt(x),
-    "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
+    "select_n": lambda which, *cases: np.choose(which.astype(int), cases, mode="clip"),
     "sign": np.sign,
     "sin": np.sin,
     "sinh": np.sinh,
@@ -88,7 +108,7 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "tanh": np.tanh,
     "xor": np.bitwise_xor,
 }
-PARAMETERS = {"convert_element_type": ("new_dtype",), "integer_pow": ("y",)}
+PARAMETERS = {"convert_element_type": ("new_dtype",), "integer_pow": ("y",), "round": ("rounding_method",)}
 
 
 def _broadcast(x: np.ndarray, params: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:

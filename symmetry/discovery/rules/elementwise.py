@@ -15,8 +15,23 @@ from ..numeric import ELEMENTWISE
 from ..program import Equation
 from .registry import Dims, axis_rule, character_rule
 
+# Entry by entry too, but without a counterpart in NumPy that would tell a sign or scale: the axes pass, no more.
+WITHOUT_VALUES = (
+    "clz",
+    "igamma_grad_a",
+    "mulhi",
+    "nextafter",
+    "polygamma",
+    "population_count",
+    "random_gamma_grad",
+    "shift_left",
+    "shift_right_arithmetic",
+    "shift_right_logical",
+    "zeta",
+)
 
-@axis_rule(UNARY, *ELEMENTWISE)
+
+@axis_rule(UNARY, *ELEMENTWISE, *WITHOUT_VALUES)
 def broadcasting(equation: Equation, *operands: Dims) -> list[Dims]:
     """``y[i, j] = f(a[i, j], b[i, j], ..)``: unify dimension by dimension."""
     shape = equation.outputs[0].shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..axes import atom, pin
+from ..axes import atom, pin, unify
 from ..characters import INVARIANT, WILDCARD, Character, System
 from ..program import Equation
 from .registry import Dims, axis_rule, character_rule, keys_of, move
@@ -33,8 +33,14 @@ def ordered(equation: Equation, operand: Dims) -> list[Dims]:
 
 @axis_rule("sort")
 def sort(equation: Equation, *operands: Dims) -> list[Dims]:
-    """Order ``y[0] <= y[1] <= ..``: the positions of one key are exchangeable, those of its output are not."""
+    """Order ``y[0] <= y[1] <= ..``: the positions of one key are exchangeable, those of its output are not.
+
+    All operands move together in each of the other dimensions, so these are unified.
+    """
     dim = equation.params["dimension"]
+    for number, column in enumerate(zip(*operands, strict=True)):
+        if number != dim:
+            unify(*column)
     outputs = []
     for axes in operands:
         if len(operands) > 1:

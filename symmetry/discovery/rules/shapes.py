@@ -150,6 +150,22 @@ def concatenate_characters(equation: Equation, system: System, *operands: Charac
     return [y]
 
 
+@axis_rule("stack")
+def stack(equation: Equation, *operands: Dims) -> list[Dims]:
+    """``y[k, i] = x_k[i]``: i is unified over the operands, the positions k are told apart as in ``concatenate``."""
+    axes = [unify(*column) for column in zip(*operands, strict=True)]
+    axes.insert(equation.params["axis"], concatenation(atom(1) for _ in operands))
+    return [tuple(axes)]
+
+
+@character_rule("stack")
+def stack_characters(equation: Equation, system: System, *operands: Character) -> list[Character]:
+    """``y[k, i] = x_k[i]``: ``e_x_k[i] = e_y[i]`` for all k, ``e_y[k] = 0``."""
+    new = equation.params["axis"]
+    common = system.equal(*operands)
+    return [move(common, {dim: dim + (dim >= new) for dim in range(len(equation.inputs[0].shape))})]
+
+
 @axis_rule("pad")
 def pad(equation: Equation, operand: Dims, padding: Dims) -> list[Dims]:
     """``y = [c, .., c, x, c, .., c]``: a sum whose outer segments are constant; interior padding and cropping pin."""

@@ -235,6 +235,51 @@ def test_pins_name_their_reason(operation, reason):
     assert reason in pin.reason
 
 
+def test_a_sort_of_several_operands_moves_their_other_axes_together():
+    def apply(p, x):
+        return x @ (jnp.argsort(p["a"], axis=0) * p["v"]).sum(1)
+
+    found = find_symmetries(apply, shapes(a=(3, 4), v=(3, 4)), X)
+    assert groups(found) == {"a_dim_1": {(S, 4)}}
+    assert set(slots(found, "a_dim_1:permutation")) == {("a", 1), ("v", 1)}
+
+
+@pytest.mark.parametrize(
+    ("activation", "kinds"),
+    [
+        (jnp.round, {Z}),
+        (jnp.sinc, {Z}),
+        (jax.scipy.special.i0e, {Z}),
+        (jax.scipy.special.i1e, {Z}),
+        (lambda h: jnp.polyval(jnp.array([1.0, 0.0, -2.0, 0.0]), h), {Z}),
+        (lambda h: jnp.polyval(jnp.array([1.0, 1.0, -2.0]), h), set()),
+        (lambda h: jnp.nextafter(h, 2.0), set()),
+        (lambda h: jax.scipy.special.gammainc(2.0, jnp.exp(h)), set()),
+        (lambda h: jax.scipy.special.polygamma(1, jnp.exp(h)), set()),
+        (lambda h: jnp.select([h > 1, h < -1], [h, 2 * h], 0.5), set()),
+        (lambda h: jnp.stack([h, jax.nn.sigmoid(h)]).prod(0), set()),
+        (lambda h: jnp.stack([jnp.tanh(h), jnp.sin(h)], axis=2).sum(2), {Z}),
+        (lambda h: jnp.stack([h, 2 * h], axis=1)[:, 1], {Z, R}),
+    ],
+)
+def test_functions_that_act_entry_by_entry(activation, kinds):
+    def apply(p, x):
+        return activation(x @ p["a"]) @ p["b"]
+
+    found = find_symmetries(apply, shapes(a=(3, 4), b=(4, 2)), X)
+    assert groups(found) == {"a_dim_1": {(kind, 4) for kind in kinds | {S}}}
+
+
+def test_stacked_operands_are_told_apart():
+    def apply(p, x):
+        stacked = jnp.stack([x @ p["a"], x @ p["b"]], axis=0)
+        return jnp.tanh(stacked * jnp.array([1.0, 2.0])[:, None, None]).sum(0) @ p["c"]
+
+    found = find_symmetries(apply, shapes(a=(3, 4), b=(3, 4), c=(4, 1)), X)
+    assert groups(found) == {"a_dim_1": {(S, 4), (Z, 4)}}
+    assert set(slots(found, "a_dim_1:permutation")) == {("a", 1), ("b", 1), ("c", 0)}
+
+
 def test_unused_parameters_are_reported_and_not_grouped():
     found = find_symmetries(lambda p, x: x @ p["a"], shapes(a=(3, 2), b=(4,)), X)
     assert found.likelihood.factors == ()
