@@ -11,7 +11,7 @@ Block = dict[str, dict[str, np.ndarray]]
 """Arrays (chain, draw, ...) by group and name; a warm-up block has the group `sample_stats` alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
     """The kept draws of all chains, and what was computed with them.
 

@@ -22,8 +22,9 @@ from .starts import Positions, check_start
 
 Write = Callable[[int, int, Block, Any], None]
 
-# A first block this long times a step; the ones after it aim at so many seconds.
-_FIRST_LENGTH, _SECONDS_A_BLOCK = 10, 1.5
+# A first block this long times a step; the ones after it aim at so many seconds, but grow by at most this factor: the
+# first trees of NUTS can be far smaller than the later ones.
+_FIRST_LENGTH, _SECONDS_A_BLOCK, _FASTEST_GROWTH = 10, 1.5, 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Group:
         if plan.write:
             plan.write(self.number, self.num_blocks, block, state)
         self._commit(block, state, length, seconds, is_warmup=is_warmup)
-        self.length = max(1, int(length * _SECONDS_A_BLOCK / seconds))
+        self.length = min(max(1, int(length * _SECONDS_A_BLOCK / seconds)), _FASTEST_GROWTH * self.length)
         divergences = np.count_nonzero(block["sample_stats"].get("diverging", 0))
         return length * len(self.rng_keys), int(divergences), is_warmup
 

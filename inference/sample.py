@@ -88,7 +88,7 @@ def sample(
 
     writer = None
     if run is not None:
-        counts = {"num_chains": num_chains, "num_warmup": kernel.num_warmup, "num_draws": num_draws}
+        counts = {"num_chains": int(num_chains), "num_warmup": int(kernel.num_warmup), "num_draws": int(num_draws)}
         manifest = describe_run(posterior, kernel, executor, rng_key, counts, probes)
         writer = RunWriter(run, manifest, _data(posterior, probes), attachments or {})
     num_steps = kernel.num_warmup + num_draws
@@ -115,6 +115,8 @@ def _check(kernel: Kernel, rng_key: Array, num_chains: int, num_draws: int) -> N
     for name, value in (("num_chains", num_chains), ("num_draws", num_draws)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    if not isinstance(rng_key, Array):
+        raise ValueError(f"rng_key must be one key, such as jax.random.key(0), got {rng_key!r}.")
     is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
     if rng_key.ndim != (0 if is_typed else 1):
         raise ValueError(f"rng_key must be one key, such as jax.random.key(0), got an array of shape {rng_key.shape}.")

@@ -20,7 +20,6 @@ from inference import HMC, NUTS, sample
 KERNELS = {
     "nuts": NUTS(num_warmup=400),
     "hmc": HMC(num_warmup=400, num_integration_steps=16),
-    "hmc at 0.65": HMC(num_warmup=400, num_integration_steps=12, target_acceptance_rate=0.65),
 }
 DATA = Path(os.environ.get("MANYMODES_DATA", Path(__file__).parents[3] / "shared" / "data")) / "posteriordb"
 

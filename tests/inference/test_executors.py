@@ -20,7 +20,8 @@ assert [chain_mesh(None, chains).size for chains in (1, 3, 4, 6, 7, 8)] == [1, 3
 
 target = Gaussian.example(4)
 for kernel, devices in (
-    (HMC(num_warmup=3, num_integration_steps=4), jax.devices()[1:3]), (NUTS(num_warmup=2, max_tree_depth=3), 4)
+    (HMC(num_warmup=3, num_integration_steps=4), jax.devices()[1:3]),
+    (NUTS(num_warmup=0, max_tree_depth=3, step_size=0.1), 4),
 ):
     settings = dict(num_chains=8, num_draws=5 - kernel.num_warmup, rng_key=jax.random.key(0))
     threads = sample(target, kernel, **settings)

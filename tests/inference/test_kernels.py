@@ -15,7 +15,6 @@ from inference.blocks import Advance, Start
 
 KERNELS = {
     "hmc": HMC(num_warmup=40, num_integration_steps=6),
-    "hmc of fixed length": HMC(num_warmup=40, num_integration_steps=6, jitter=0.0),
     "nuts": NUTS(num_warmup=40, max_tree_depth=5),
 }
 ARVIZ = {"lp", "acceptance_rate", "step_size", "n_steps", "diverging", "energy"}
@@ -116,6 +115,14 @@ def test_without_warmup_settings_stay(kernel):
     state, _, info = advance(kernel, target, start(kernel, target), 0, 10)
     assert set(np.asarray(info["step_size"])[:10].tolist()) == {0.25}
     np.testing.assert_array_equal(state.adaptation.inverse_mass_matrix, 1.0)
+
+
+@pytest.mark.parametrize(("jitter", "lengths"), [(0.0, {6}), (0.4, {4, 5, 6, 7, 8})])
+def test_trajectories_have_the_lengths_they_are_said_to_have(jitter, lengths):
+    kernel = HMC(num_warmup=0, num_integration_steps=6, jitter=jitter, step_size=0.1)
+    target = Gaussian.example(2)
+    _, _, info = advance(kernel, target, start(kernel, target), 0, 60)
+    assert set(np.asarray(info["n_steps"]).tolist()) == lengths
 
 
 @parametrize_kernels

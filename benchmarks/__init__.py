@@ -1,0 +1,1 @@
+"""This library beside what a user would pick instead; see README.md."""
