@@ -30,23 +30,25 @@ clean:  ## forget the environment
 	rm -rf $(VENV)
 
 # `python -m venv` needs an interpreter of 3.12 or newer; where there is none, uv (from the package index) brings one.
-$(BIN)/python: .python-version
-	@if command -v uv >/dev/null; then uv venv --quiet --clear --seed --python "$$(cat .python-version)" $(VENV); exit; fi; \
+# The stamps are files of our own: bin/python is a link whose date is that of the interpreter it points to.
+$(VENV)/.made: .python-version
+	@if command -v uv >/dev/null; then uv venv --quiet --clear --seed --python "$$(cat .python-version)" $(VENV); touch $@; exit; fi; \
 	for candidate in "python$$(cat .python-version)" python3.14 python3.13 python3.12 python3 python; do \
 	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
-	    "$$candidate" -m venv --clear $(VENV); exit; \
+	    "$$candidate" -m venv --clear $(VENV); touch $@; exit; \
 	  fi; \
 	done; \
 	echo "no Python >= 3.12 found; asking uv for one"; \
 	python3 -m pip install --quiet --target $(VENV).uv uv; \
-	PYTHONPATH=$(VENV).uv python3 -m uv venv --quiet --clear --seed --python "$$(cat .python-version)" $(VENV)
+	PYTHONPATH=$(VENV).uv python3 -m uv venv --quiet --clear --seed --python "$$(cat .python-version)" $(VENV); \
+	touch $@
 
-$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.base: pyproject.toml constraints.txt $(VENV)/.made
 	@echo "installing manymodes into $(VENV) (a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.made
 	@echo "installing manymodes and its test tools into $(VENV) (a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@ $(VENV)/.base
