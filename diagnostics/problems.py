@@ -95,7 +95,12 @@ def diagnose(
         (
             *_sampler_checks(tree),
             *_chain_checks(tree),
-            *(check for level in _LEVELS if (row := table.row(level)) for check in _row_checks(row, ess_min)),
+            *(
+                check
+                for level in _LEVELS
+                if (row := table.row(level)) and np.isfinite(row.rhat_max)
+                for check in _row_checks(row, ess_min)
+            ),
             Check("verdict", judgement.problem, f"{judgement.label}."),
         )
     )
@@ -174,7 +179,7 @@ def _chain_checks(tree: xr.DataTree) -> Iterator[Check]:
 
 
 def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
-    """R-hat and ESS of one level; NaN (too few chains or draws) is left to the verdict."""
+    """R-hat and ESS of one level that has them; too few chains or draws for either is the verdict's to say."""
     title = TITLES[row.level]
     yield Check(
         f"R-hat, {title}",

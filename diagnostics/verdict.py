@@ -34,7 +34,7 @@ from jaxtyping import Float
 
 from . import sentences
 from .between import autocorrelation_time, decompose, num_batches, permutation_test, standardise, varying
-from .levels import Quantities, finite_chains, levels, restrict_chains
+from .levels import Quantities, finite_chains, levels, restrict_chains, scale_factors
 from .quotient import canonicalize
 from .record import Record
 
@@ -165,6 +165,11 @@ def _notes(tree: xr.DataTree, found: Mapping[str, Quantities]) -> tuple[str, ...
             "Alignment: the mean squared distance of a draw to the barycentre fell from "
             f"{attrs['spread_before']:.4g} to {attrs['spread_after']:.4g}."
         )
+        if scale_factors(tree) and not attrs["unbalanced"]:
+            notes.append(
+                "Canonical weights stand for all their rescaled copies, which the prior weighs differently: they are no "
+                "draws from the posterior, and their means and intervals are not posterior summaries."
+            )
         if attrs["unbalanced"]:
             notes.append(f"Scales were left as they are: {attrs['unbalanced'].rstrip('.')}.")
     if "invariants" in found and "log_prior" not in "".join(name for name, _ in found["invariants"].shapes):

@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"manymodes {options.command}: {_one_line(error)}", file=sys.stderr)
         return 2
+    except Exception as error:
+        # Whatever a model file or a data file raises is the user's to mend: its name and its words, not our call stack.
+        print(f"manymodes {options.command}: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interrupt:
         print(f"manymodes {options.command}: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from .models import add_model_arguments, posterior_from
@@ -43,8 +44,11 @@ def carry_out(options: argparse.Namespace) -> int:
 
     tree = conduct(posterior, _kernel(options), options, probes=probes, devices=options.devices)
     status = report(tree, json=options.json, run=options.output)
-    # Cut short is not what was asked for, however good the draws are.
-    return max(status, int(json.loads(tree.attrs["interrupted"])))
+    if not json.loads(tree.attrs["interrupted"]):
+        return status
+    kept = tree["posterior"].sizes["draw"]
+    print(f"manymodes sample: interrupted; {kept} of {options.draws} draws a chain were kept", file=sys.stderr)
+    return 1
 
 
 def _kernel(options: argparse.Namespace) -> Any:

@@ -119,6 +119,7 @@ def test_prior_that_is_not_gaussian_needs_the_posterior_for_its_canonical_value(
     without = canonicalize(tree)
     assert "canonical_log_prior" not in without["invariants"].data_vars
     assert "log likelihood alone" in str(verdict(without))
+    assert "not posterior summaries" in str(verdict(without))
     within = canonicalize(tree, posterior=draws.posterior)
     weights = _group_weights(within, "canonical_posterior")
     expected = sum(

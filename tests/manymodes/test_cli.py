@@ -27,6 +27,10 @@ def model(y):
     means = numpyro.sample("means", dist.Normal(0, 3).expand([2]).to_event(1))
     numpyro.sample("y", dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(means, 0.5)), obs=y)
 """
+RAISES = """
+def model(y):
+    raise RuntimeError("the moon is full")
+"""
 NOTHING_OBSERVED = """
 import numpyro, numpyro.distributions as dist
 def model(y=None):
@@ -52,6 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("mixture", MIXTURE),
         ("prior", NOTHING_OBSERVED),
         ("discrete", DISCRETE),
+        ("raises", RAISES),
     ):
         (tmp_path / f"{name}.py").write_text(text)
     np.savez(tmp_path / "xy.npz", x=x, y=y)
@@ -60,6 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "nan.npz", x=np.where(np.arange(30) == 3, np.nan, x), y=y)
     np.savez(tmp_path / "short.npz", x=x, y=y[:-1])
     np.savetxt(tmp_path / "xy.csv", np.column_stack([x, y]), delimiter=",", header="x,y", comments="")
+    (tmp_path / "text.csv").write_text("y\n1.0\nred\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "letter.txt").write_text("not a run")
     return tmp_path
@@ -77,6 +83,8 @@ BAD = {
     "argument without array": (["sample", "regression.py", "-o", "run"], "the model needs x"),
     "NaN": (["sample", "regression.py", "--data", "nan.npz", "-o", "run"], "x"),
     "wrong length": (["sample", "regression.py", "--data", "short.npz", "-o", "run"], "y"),
+    "model raises": (["sample", "raises.py", "--data", "y.npz", "-o", "run"], "RuntimeError: the moon is full"),
+    "text among the data": (["symmetries", "mixture.py", "--data", "text.csv"], "y"),
     "nothing observed": (["sample", "prior.py", "-o", "run"], "observed"),
     "discrete latent": (["sample", "discrete.py", "--data", "y.npz", "-o", "run"], "discrete"),
     "zero draws": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--draws", "0"], "draws"),
@@ -185,5 +193,6 @@ def test_an_interrupted_run_is_readable(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 1, complaint
+    assert "of 5000000 draws a chain were kept" in complaint
     assert main(["diagnose", "run"]) in (0, 1)
     assert main(["summary", "run"]) == 0
