@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 from jax import Array
 from numpyro.infer.util import potential_energy
 
@@ -81,6 +83,22 @@ def feature_major(problem: Problem) -> Callable[[Position, Array, Array], Array]
     return logdensity
 
 
+def numpyro_model(problem: Problem) -> Callable[[Array, Array], None]:
+    """The NumPyro model as its users write networks: a site an array, and `h @ kernel + bias`."""
+
+    def model(x: Array, y: Array) -> None:
+        h = x
+        for layer, num_inputs, num_outputs in zip(_layers(problem), problem.widths, problem.widths[1:], strict=False):
+            kernel = dist.Normal(0.0, num_inputs**-0.5).expand([num_inputs, num_outputs]).to_event(2)
+            bias = dist.Normal(0.0, 1.0).expand([num_outputs]).to_event(1)
+            h = h @ numpyro.sample(f"{layer}.kernel", kernel) + numpyro.sample(f"{layer}.bias", bias)
+            h = h if layer == "head" else getattr(jax.nn, problem.activation)(h)
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(h[:, 0], scale), obs=y)
+
+    return model
+
+
 def _layers(problem: Problem) -> list[str]:
     return [f"hidden_{i}" for i in range(len(problem.widths) - 2)] + ["head"]
 
@@ -108,7 +126,7 @@ def spread_of_differences(problem: Problem) -> dict[str, float]:
         others = {
             "row-major": lambda q: row_major(problem)(q, x, y),
             "feature-major": lambda q: feature_major(problem)(q, x, y),
-            "NumPyro": lambda q: -potential_energy(problem.model, (x, y), {}, q),
+            "NumPyro": lambda q: -potential_energy(numpyro_model(problem), (x, y), {}, q),
         }
         theirs = {name: np.asarray(jax.vmap(other)(positions)) for name, other in others.items()}
     # Relative to how far the density moves from the first draw to another.

@@ -121,14 +121,14 @@ def blackjax_hmc(problem: Problem, num_warmup: int, num_draws: int, *, num_integ
 
 
 def numpyro_nuts(problem: Problem, num_warmup: int, num_draws: int) -> Result:
-    """NumPyro's NUTS as it comes, on this library's model: its chains run one after the other on a CPU.
+    """NumPyro's NUTS as it comes, on a model as its users write it: its chains run one after the other on a CPU.
 
     It compiles anew for each chain of each run, which counts as everything else does until the first draw. Its rate is
     that of the draws after the first, with compiled programs kept on disk: what a run of one draw takes drops out.
     """
     x, y, _ = problems.load()
     mcmc = numpyro.infer.MCMC(
-        numpyro.infer.NUTS(problem.model),
+        numpyro.infer.NUTS(problems.numpyro_model(problem)),
         num_warmup=num_warmup,
         num_samples=num_draws,
         num_chains=NUM_CHAINS,

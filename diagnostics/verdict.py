@@ -167,8 +167,8 @@ def _notes(tree: xr.DataTree, found: Mapping[str, Quantities]) -> tuple[str, ...
         )
         if scale_factors(tree) and not attrs["unbalanced"]:
             notes.append(
-                "Canonical weights stand for all their rescaled copies, which the prior weighs differently: they are no "
-                "draws from the posterior, and their means and intervals are not posterior summaries."
+                "Canonical weights stand for all their rescaled copies, which the prior weighs differently: they are "
+                "no draws from the posterior, and their means and intervals are not posterior summaries."
             )
         if attrs["unbalanced"]:
             notes.append(f"Scales were left as they are: {attrs['unbalanced'].rstrip('.')}.")
