@@ -224,7 +224,10 @@ class SymmetryGroup:
 
 @dataclass(frozen=True)
 class Broken:
-    """A factor of the likelihood's group that the prior breaks: at which sites, and how it was seen."""
+    """A factor of the likelihood's group that the posterior's lacks: the sites whose prior breaks it, and how.
+
+    Without sites no prior was seen to change: the factor may hold for the posterior, but could not be proved.
+    """
 
     factor: str
     sites: tuple[str, ...]
@@ -251,9 +254,10 @@ class Symmetries:
         if self.posterior is not None and _act_alike(self.posterior, self.likelihood):
             return "\n".join([*parts, "Symmetries of the likelihood: the same; the prior breaks none of them."])
         parts += ["Symmetries of the likelihood", _indent(self.likelihood.describe())]
-        if self.broken:
-            lines = (f"{item.factor} through {', '.join(item.sites)}: {item.note}" for item in self.broken)
-            parts += ["Broken by the prior", *map(_indent, lines)]
+        broken = [f"{item.factor} through {', '.join(item.sites)}: {item.note}" for item in self.broken if item.sites]
+        unproved = [f"{item.factor}: {item.note}" for item in self.broken if not item.sites]
+        for title, lines in (("Broken by the prior", broken), ("Neither broken nor proved", unproved)):
+            parts += [title, *map(_indent, lines)] if lines else []
         return "\n".join(parts)
 
     def __str__(self) -> str:

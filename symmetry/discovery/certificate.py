@@ -3,7 +3,10 @@ r"""Evidence for each factor: the model itself, run in float64 at random weights
 For weights w, an element g of the factor and the outputs f (log probability of each observation, log prior),
 
     error    max |f(g w) - f(w)| / max |f(w)|                          at most 1e-10, over >= 2 draws of (w, g)
-    control  the same with one member site left behind, g_-s w         must not vanish: the test can fail
+    control  the same with one member site left behind, g_-s w         at least 1e-13 and 100 x error: the test can fail
+
+Both are relative to the largest output, so what separates them is rounding and not the size of the data: the log
+probability of an observation of 1e9 hides all but the last digits of what the weights change.
 
 Where leaving a site behind is a symmetry too (of a factor on a single array it is the identity), the control draws anew
 what the factor moves there. A site that has no effect even then is passed over, and a factor without any effect is no
@@ -13,7 +16,8 @@ symmetry worth reporting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from jax import Array
@@ -21,10 +25,14 @@ from jax import Array
 from ..group import Certificate, Factor, Pin, SymmetryGroup
 
 TOLERANCE = 1e-10
-VISIBLE = 1e-8
+# Some hundred roundings of float64, and how far beyond the error that was seen a change must lie to count as one.
+VISIBLE = 1e-13
+MARGIN = 100.0
 NUM_ELEMENTS = 2
 MAX_ELEMENTS = 6
+MAX_DRAWS = 100
 NO_EFFECT = "no effect on the output at random weights"
+NOT_FINITE = f"no weights with finite outputs were found in {MAX_DRAWS} draws, so that nothing could be certified"
 
 type Weights = Mapping[str, Array | np.ndarray]
 type Outputs = Mapping[str, np.ndarray]
@@ -58,13 +66,12 @@ def certify(group: SymmetryGroup, probe: Probe) -> tuple[SymmetryGroup, tuple[st
     rng = np.random.default_rng(0)
     points = _Points(probe, rng)
     for factor in group.factors:
-        alone = SymmetryGroup(group.sites, (factor,))
-        certificate = _examine(alone, points, rng)
-        if certificate.error <= TOLERANCE and certificate.control >= VISIBLE:
+        certificate = _examine(SymmetryGroup(group.sites, (factor,)), points, rng)
+        if certificate and certificate.error <= TOLERANCE and certificate.control >= _visible(certificate.error):
             factors.append(dataclasses.replace(factor, certificate=certificate))
             continue
-        reason = NO_EFFECT
-        if certificate.error > TOLERANCE:
+        reason = NO_EFFECT if certificate else NOT_FINITE
+        if certificate and certificate.error > TOLERANCE:
             reason = (
                 f"{factor.name} was dropped: its float64 certificate failed with error {certificate.error:.1e}; "
                 "this is a defect of symmetry discovery, please report it"
@@ -80,10 +87,9 @@ def changes(factor: Factor, group: SymmetryGroup, probe: Probe) -> frozenset[str
     rng = np.random.default_rng(1)
     points = _Points(probe, rng)
     changed: set[str] = set()
-    for number in range(NUM_ELEMENTS):
-        weights, reference = points[number]
+    for weights, reference in itertools.islice(points, NUM_ELEMENTS):
         moved = probe.outputs(alone.act({factor.name: _element(factor, rng)}, weights))
-        changed |= {name for name in reference if not difference(moved, reference, (name,)) <= VISIBLE}
+        changed |= {name for name in reference if not difference(moved, reference, (name,)) <= MARGIN * VISIBLE}
     return frozenset(changed)
 
 
@@ -98,44 +104,56 @@ def difference(left: Outputs, right: Outputs, names: Iterable[str] | None = None
 
 
 class _Points:
-    """Random weights with the outputs there, made when first asked for and shared by all factors."""
+    """Random weights with the outputs there, all finite: drawn when first asked for, shared by all factors."""
 
     def __init__(self, probe: Probe, rng: np.random.Generator) -> None:
         self.probe = probe
         self._rng = rng
         self._points: list[tuple[Weights, Outputs]] = []
+        self._num_draws = 0
 
-    def __getitem__(self, number: int) -> tuple[Weights, Outputs]:
-        while len(self._points) <= number:
-            weights = self.probe.draw(self._rng)
-            self._points.append((weights, self.probe.outputs(weights)))
-        return self._points[number]
+    def __iter__(self) -> Iterator[tuple[Weights, Outputs]]:
+        for number in itertools.count():
+            while len(self._points) == number:
+                if self._num_draws == MAX_DRAWS:
+                    return
+                self._draw()
+            yield self._points[number]
+
+    def _draw(self) -> None:
+        self._num_draws += 1
+        weights = self.probe.draw(self._rng)
+        outputs = self.probe.outputs(weights)
+        if all(np.isfinite(output).all() for output in outputs.values()):
+            self._points.append((weights, outputs))
 
 
-def _examine(group: SymmetryGroup, points: _Points, rng: np.random.Generator) -> Certificate:
-    """Error and control of the one factor of ``group``."""
+def _examine(group: SymmetryGroup, points: _Points, rng: np.random.Generator) -> Certificate | None:
+    """Error and control of the one factor of ``group``; None without enough points to tell."""
     (factor,) = group.factors
-    error, num_elements = 0.0, 0
     controls: dict[str, float] = dict.fromkeys((slot.site for slot in factor.slots), 0.0)
-    for number in range(MAX_ELEMENTS):
-        if num_elements >= NUM_ELEMENTS and min(controls.values()) >= VISIBLE:
+    error, num_elements = 0.0, 0
+    for (weights, reference), (other, _) in itertools.islice(itertools.pairwise(points), MAX_ELEMENTS):
+        hidden = [site for site, control in controls.items() if control < _visible(error)]
+        if num_elements >= NUM_ELEMENTS and not hidden:
             break
-        weights, reference = points[number]
-        if not all(np.isfinite(output).all() for output in reference.values()):
-            continue
         element = {factor.name: _element(factor, rng)}
-        moved = group.act(element, weights)
-        error = max(error, _nan_is_infinite(difference(points.probe.outputs(moved), reference)))
+        error = max(error, _nan_is_infinite(difference(points.probe.outputs(group.act(element, weights)), reference)))
         num_elements += 1
-        for site in [site for site, control in controls.items() if control < VISIBLE]:
+        for site in hidden:
             changed = difference(points.probe.outputs(_left_behind(site, group, element, weights)), reference)
-            if changed < VISIBLE:
-                redrawn = _redrawn(site, group, weights, points[number + 1][0])
-                changed = difference(points.probe.outputs(redrawn), reference)
+            if changed < _visible(error):
+                changed = difference(points.probe.outputs(_redrawn(site, group, weights, other)), reference)
             controls[site] = _nan_is_infinite(changed)
-    error = error if num_elements >= NUM_ELEMENTS else np.inf
-    control = min((control for control in controls.values() if control >= VISIBLE), default=0.0)
+    if num_elements < NUM_ELEMENTS:
+        return None
+    control = min((control for control in controls.values() if control >= _visible(error)), default=0.0)
     return Certificate(float(error), float(control), num_elements)
+
+
+def _visible(error: float) -> float:
+    """The least change that is no rounding."""
+    return max(VISIBLE, MARGIN * error)
 
 
 def _left_behind(site: str, group: SymmetryGroup, element: Mapping[str, np.ndarray], weights: Weights) -> Weights:

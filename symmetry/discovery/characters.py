@@ -11,7 +11,7 @@ The constant 0 takes any exponent, for scales so does an infinity: a *wildcard*.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -123,7 +123,9 @@ class System:
         return value if self.kind == "scale" else Fraction(value % 2)
 
 
-def independent(vectors: Sequence[Mapping[str, int]], known: Sequence[Mapping[str, int]], kind: Kind) -> list[int]:
+def independent[K: Hashable](
+    vectors: Sequence[Mapping[K, int]], known: Sequence[Mapping[K, int]], kind: Kind
+) -> list[int]:
     """Numbers of the ``vectors`` that are not spanned by ``known`` and the vectors before them."""
     names = {name: number for number, name in enumerate(dict.fromkeys(name for v in (*known, *vectors) for name in v))}
     system = System(kind, {})

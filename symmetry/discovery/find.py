@@ -2,8 +2,8 @@
 
     program -> axes -> characters over Q and GF(2) -> group -> certificate
 
-for the log joint and for the likelihood; what the likelihood has and the log joint has not is put down to the sites
-whose prior changes.
+for the log joint and for the likelihood. What the likelihood has and the log joint has not is put down to the sites
+whose prior changes (`broken`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..group import Broken, Factor, Symmetries, SymmetryGroup
+from ..group import Symmetries, SymmetryGroup
 from .assemble import assemble
 from .axes import pin
-from .certificate import Probe, certify, changes
+from .broken import find_broken
+from .certificate import Probe, certify
 from .float64 import function_probe, posterior_probes
 from .passes import find_characters, identify_axes
 from .program import Program
@@ -30,9 +31,9 @@ from .trace import PosteriorLike, Shapes, function_program, posterior_programs, 
 def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) -> Symmetries:
     r"""Find the permutations, signs and scales of the weights that change nothing, and certify each.
 
-    ``find_symmetries(posterior)`` reads the jaxprs of the log joint and of the log probability of each observation. A
-    symmetry of the first holds for the posterior, one of the second for the likelihood; ``.broken`` tells which of the
-    latter the prior breaks, and through which sites. ``find_symmetries(apply, params, x)`` does the same for any
+    ``find_symmetries(posterior)`` reads the jaxprs of the log probability of each observation and of the log joint. A
+    symmetry of the former holds for the likelihood, one of both for the posterior; ``.broken`` tells which of the
+    likelihood's the prior breaks, and through which sites. ``find_symmetries(apply, params, x)`` does the same for any
     function ``apply(params, x)``, which has no prior.
 
     Every axis of every weight that is not free is listed with the reason. A primitive without a rule pins what reaches
@@ -76,7 +77,8 @@ def _of_posterior(posterior: PosteriorLike) -> Symmetries:
     probes = posterior_probes(posterior)
     whole = _certified(_analyse(joint, posterior.sites, supports), probes[0])
     part = _certified(_analyse(likelihood, posterior.sites, supports), probes[1])
-    return Symmetries(whole, part, _broken(whole, part, probes[2]))
+    likelihood_sites = [site for site, value in likelihood.leaves.items() if likelihood.used(value)]
+    return Symmetries(whole, part, find_broken(whole, part, likelihood_sites, probes[2]))
 
 
 def _of_function(apply: Callable[[Any, Any], Any], params: Any, x: Any) -> Symmetries:
@@ -112,29 +114,6 @@ def _certified(group: SymmetryGroup, probe: Probe) -> SymmetryGroup:
     for defect in defects:
         warnings.warn(defect, RuntimeWarning, stacklevel=4)
     return checked
-
-
-def _broken(whole: SymmetryGroup, part: SymmetryGroup, priors: Probe) -> tuple[Broken, ...]:
-    """Factors of the likelihood that the log joint has not, or not all of, with the sites whose prior changes."""
-    broken = []
-    for factor in part.factors:
-        kept = [other for other in whole.factors if other.kind == factor.kind and set(factor.slots) <= set(other.slots)]
-        if any(other.colours == factor.colours for other in kept):
-            continue
-        sites = tuple(site for site in part.sites if site in changes(factor, part, priors))
-        broken.append(Broken(factor.name, sites, _note(factor, kept, sites, whole)))
-    return tuple(broken)
-
-
-def _note(factor: Factor, kept: list[Factor], sites: tuple[str, ...], whole: SymmetryGroup) -> str:
-    if kept:
-        return f"only permutations within the colours {kept[0].colours} remain"
-    if sites:
-        return f"the prior changes under its {factor.kind}s"
-    reasons = [
-        pin.reason for pin in whole.pinned for slot in factor.slots if (slot.site, slot.axis) == (pin.site, pin.axis)
-    ]
-    return "not found in the log joint: " + ("; ".join(dict.fromkeys(reasons)) or "no reason known")
 
 
 def _is_parameter(leaf: Any) -> bool:

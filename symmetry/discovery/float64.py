@@ -28,7 +28,7 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
 
     Returns:
         Three probes on one compiled function. With the log joint, whose sum would hide small errors, come the log prior
-        and the observations in sorted order, for a symmetry may exchange equal observations.
+        and the observations.
     """
     with _double_precision():
         doubled = jax.tree.map(_double, posterior)
@@ -43,8 +43,7 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
     def run(weights: Weights) -> tuple[Outputs, Outputs, Outputs]:
         with _double_precision():
             joint, observations, prior = map(_to_numpy, _posterior_outputs(doubled, dict(weights)))
-        every = np.sort(np.concatenate([values.ravel() for values in observations.values()]))
-        return joint | {"observations": every, "log prior": np.asarray(sum(prior.values()))}, observations, prior
+        return joint | observations | {"log prior": np.asarray(sum(prior.values()))}, observations, prior
 
     return tuple(Probe(draw, lambda weights, part=part: run(weights)[part]) for part in range(3))  # pyright: ignore
 

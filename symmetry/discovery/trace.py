@@ -1,8 +1,8 @@
 """From a NumPyro model, or a function of parameters and inputs, to the programs that discovery reads.
 
-The jaxpr of the log joint gives the symmetries of the posterior, that of the log probability of each observation
-those of the likelihood: link functions, priors and hyper-parameters are part of the program, so nothing has to be
-said about the architecture. Nothing is allocated, shapes suffice.
+The jaxpr of the log probability of each observation gives the symmetries of the likelihood, together with that of the
+log joint those of the posterior: link functions, priors and hyper-parameters are part of the program, so nothing has to
+be said about the architecture. Nothing is allocated, shapes suffice.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class PosteriorLike(Protocol):
 
 
 def posterior_programs(posterior: PosteriorLike) -> tuple[Program, Program]:
-    """The program of the log joint and that of the log probability of each observation.
+    """The program of the log joint with the log probability of each observation, and that of the latter alone.
+
+    The log joint by itself would let two equal observations, which it merely sums, change places together with what is
+    latent in their rows; for pointwise log likelihoods, and for the next observation, that is another model.
 
     Args:
         posterior: A NumPyro model and its data.
@@ -77,7 +80,7 @@ def posterior_programs(posterior: PosteriorLike) -> tuple[Program, Program]:
     names = _argument_names(posterior)
     data = [f"data of argument {names[id(leaf)]}" if id(leaf) in names else "data" for leaf in leaves]
     return (
-        _program(lambda model, weights: model.log_joint(weights), posterior, data, posterior.sites),
+        _program(_joint_and_observations, posterior, data, posterior.sites),
         _program(lambda model, weights: model.observation_logprobs(weights), posterior, data, posterior.sites),
     )
 
@@ -113,6 +116,10 @@ def trace_sites(posterior: PosteriorLike, weights: Mapping[str, Any]) -> dict[st
     """NumPyro's trace of the model with its latent sites at the given constrained values."""
     model = substitute(seed(posterior.model, jax.random.key(0)), data=dict(weights))
     return trace(model).get_trace(*posterior.args, **posterior.kwargs)
+
+
+def _joint_and_observations(posterior: PosteriorLike, weights: Mapping[str, Any]) -> tuple[Any, Any]:
+    return posterior.log_joint(weights), posterior.observation_logprobs(weights)
 
 
 def _program(
