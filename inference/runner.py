@@ -7,7 +7,9 @@ no chain waits for another at the end of a block. Only a block's length comes fr
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from jax import Array
 
 from .draws import Block
 from .executors import Executor
+from .interrupt import interruptible
 from .programs import Programs
 from .progress import Report
 from .starts import Positions, check_start
@@ -147,20 +150,20 @@ def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report) ->
     Returns:
         Whether the run was interrupted.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="chain") as pool:
-        try:
-            _schedule(groups, plan, workers, pool, report)
-        except KeyboardInterrupt:
-            return True
-    return False
+    with interruptible() as asked, ThreadPoolExecutor(workers, thread_name_prefix="chain") as pool:
+        with suppress(KeyboardInterrupt):
+            _schedule(groups, plan, workers, pool, report, asked)
+    return any(group.done < plan.num_steps for group in groups)
 
 
-def _schedule(groups: list[Group], plan: Plan, workers: int, pool: ThreadPoolExecutor, report: Report) -> None:
+def _schedule(
+    groups: list[Group], plan: Plan, workers: int, pool: ThreadPoolExecutor, report: Report, stop: Event
+) -> None:
     ready = list(groups)
     running: dict[Future[tuple[int, int, bool]], Group] = {}
-    while ready or running:
+    while running or (ready and not stop.is_set()):
         ready.sort(key=lambda group: group.done)
-        while ready and len(running) < workers:
+        while ready and len(running) < workers and not stop.is_set():
             group = ready.pop(0)
             running[pool.submit(group.run_block, plan)] = group
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
