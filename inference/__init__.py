@@ -8,6 +8,7 @@ from .draws import Draws as Draws
 from .hmc import HMC as HMC
 from .hmc import NUTS as NUTS
 from .kernel import Kernel as Kernel
+from .sample import check_settings as check_settings
 from .sample import sample as sample
 from .store import read_data as read_data
 from .store import read_run as read_run

@@ -16,7 +16,7 @@ from jax import Array
 
 from .blocks import Sampled
 from .draws import Block, Draws, draws_from_block, join_blocks
-from .executors import choose_executor, compiling
+from .executors import Executor, choose_executor, compiling
 from .kernel import Kernel
 from .manifest import describe_run
 from .mesh import ChosenDevices
@@ -69,10 +69,9 @@ def sample(
             or the log density is not finite where a chain starts.
     """
     begin = time.perf_counter()
-    _check(kernel, rng_key, num_chains, num_draws)
-    if run is not None:
-        check_run_folder(run)
-    executor = choose_executor(devices, num_chains)
+    check_posterior(posterior)
+    _check_key(rng_key)
+    executor = check_settings(kernel, num_chains=num_chains, num_draws=num_draws, run=run, devices=devices)
     probes = probes if isinstance(probes, str | None) else jnp.asarray(probes)
     shapes = position_shapes(posterior)
     positions = None if initial is None else given_positions(initial, shapes, num_chains)
@@ -109,12 +108,53 @@ def sample(
     )
 
 
-def _check(kernel: Kernel, rng_key: Array, num_chains: int, num_draws: int) -> None:
+def check_posterior(posterior: object) -> None:
+    """Refuses a model that is no posterior yet.
+
+    Args:
+        posterior: what `sample` was given.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(posterior, Sampled):
+        raise ValueError(f"posterior must be a Posterior(model, data...), got {posterior!r}; wrap the model in one.")
+
+
+def check_settings(
+    kernel: Kernel,
+    *,
+    num_chains: int,
+    num_draws: int,
+    run: str | os.PathLike[str] | None = None,
+    devices: ChosenDevices = None,
+) -> Executor:
+    """Refuses what `sample` would refuse, before anything slow is done for it.
+
+    Args:
+        kernel: as in `sample`.
+        num_chains: likewise.
+        num_draws: likewise.
+        run: likewise.
+        devices: likewise.
+
+    Returns:
+        Where the chains would run.
+
+    Raises:
+        ValueError: a count is below one, the run folder is not empty, or the devices do not fit the chains.
+    """
     if isinstance(kernel, type) or not isinstance(kernel, Kernel):
         raise ValueError(f"kernel must be a kernel with its settings, such as NUTS(num_warmup=500), got {kernel!r}.")
     for name, value in (("num_chains", num_chains), ("num_draws", num_draws)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    if run is not None:
+        check_run_folder(run)
+    return choose_executor(devices, num_chains)
+
+
+def _check_key(rng_key: Array) -> None:
     if not isinstance(rng_key, Array):
         raise ValueError(f"rng_key must be one key, such as jax.random.key(0), got {rng_key!r}.")
     is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)

@@ -12,6 +12,7 @@ and **a block counts only when its state exists**: whatever a crash leaves behin
 last state is what sampling goes on from, inside warm-up too.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -155,7 +156,9 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Draws, dict[str, Any]]:
         seconds=manifest.get("seconds", {}),
         interrupted=manifest["status"] != "complete",
     )
-    return draws, manifest
+    # Files of a complete run can have been removed since.
+    is_short = draws.num_draws < manifest["num_draws"]
+    return (dataclasses.replace(draws, interrupted=True) if is_short else draws), manifest
 
 
 def read_data(path: str | os.PathLike[str]) -> Block:

@@ -1,7 +1,9 @@
 """`sample`: what it gives, that only a chain's key fixes its bits, that nothing compiles twice, what it refuses."""
 
 import logging
+import os
 import re
+import signal
 from dataclasses import replace
 
 import jax
@@ -12,6 +14,7 @@ from targets import Gaussian
 
 from inference import HMC, NUTS, executors, programs, runner, sample
 from inference.blocks import Advance
+from inference.sample import check_posterior
 
 KERNEL = NUTS(num_warmup=40, max_tree_depth=5)
 KEY = jax.random.key(0)
@@ -171,6 +174,31 @@ def test_interrupted_warmup_gives_no_draws(monkeypatch):
     cut = sample(TARGET, KERNEL, **SETTINGS)
     assert cut.interrupted
     assert cut.weights["x"].shape == (4, 0, 3)
+
+
+def test_ctrl_c_lets_the_running_blocks_end(monkeypatch):
+    """The signal stops the run between blocks; a second one would raise, and the usual handler is back afterwards."""
+    made = []
+
+    def stop(self, plan):
+        if len(made) == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        made.append(self.number)
+        return run_block(self, plan)
+
+    run_block = runner.Group.run_block
+    monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 1e-4)
+    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 20)
+    monkeypatch.setattr(runner.Group, "run_block", stop)
+    cut = sample(TARGET, replace(KERNEL, num_warmup=4), **SETTINGS)
+    assert cut.interrupted
+    assert 0 < cut.num_draws < 30
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_model_is_no_posterior():
+    with pytest.raises(ValueError, match="posterior must be a Posterior"):
+        check_posterior(lambda y: None)
 
 
 POINT = {"x": np.zeros((4, 3)), "scale": np.zeros(4)}
