@@ -8,10 +8,12 @@ one latent site for each parameter array of the network f, named after it, and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import Array
 from jaxtyping import Shaped
 
@@ -62,7 +64,9 @@ class BNN:
 
 
 def _check_fragment(what: str, value: object, choices: list[str]) -> None:
-    if isinstance(value, str) or not callable(value):
+    """Refuse a name, a factory that was not called, and a distribution, which knows no site's name or shape."""
+    is_factory = getattr(value, "__module__", None) == f"bnn_models.{what}s" and isinstance(value, FunctionType | type)
+    if isinstance(value, str | dist.Distribution) or is_factory or not callable(value):
         raise ValueError(
             f"Unknown {what} {value!r}; call one of {what}s.{{{', '.join(choices)}}}, for instance {what}s.normal()."
         )

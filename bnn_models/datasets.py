@@ -127,6 +127,8 @@ def load(
         >>> data.x_train.shape, data.y_test.shape, data.task
         ((392, 10), (50,), 'regression')
     """
+    if seed < 0:
+        raise ValueError(f"seed chooses the rows held out and should be a whole number of at least 0, got {seed}.")
     table = _read(str(name), target)
     _check_finite(str(name), table)
     y, class_names = _encode(table, task)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from flax import linen, nnx
 
@@ -134,6 +135,9 @@ def test_batch_statistics_are_refused(build):
         (lambda: networks.mlp([3, 0, 1]), "positive whole widths"),
         (lambda: networks.mlp([3, 1], activation="thanh"), "Unknown activation 'thanh'"),
         (lambda: BNN(networks.mlp([3, 1]), "gaussian", likelihoods.normal()), r"Unknown prior 'gaussian'.*laplace"),
+        (lambda: BNN(networks.mlp([3, 1]), priors.normal, likelihoods.normal()), r"instance priors\.normal\(\)"),
+        (lambda: BNN(networks.mlp([3, 1]), dist.Normal(0, 1), likelihoods.normal()), r"instance priors\.normal\(\)"),
+        (lambda: BNN(networks.mlp([3, 1]), priors.normal(), likelihoods.normal), r"instance likelihoods\.normal\(\)"),
         (lambda: BNN(networks.mlp([3, 1]), priors.normal(), None), r"Unknown likelihood None.*categorical"),
     ],
 )
