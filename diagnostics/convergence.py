@@ -26,7 +26,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from .between import autocorrelation_time, standardise, varying
-from .levels import TITLES, Quantities, finite_chains, levels, restrict_chains
+from .levels import TITLES, Quantities, check_tree, finite_chains, levels, restrict_chains
 from .record import Record
 
 CHANCE = 0.01  # how often perfectly mixed chains exceed the level
@@ -84,10 +84,11 @@ class Convergence(Record):
             f"{'min':>7} {'median':>7}  {'min':>7} {'median':>7}  {'/ sd':>6}",
         ]
         lines += [_line(row) for row in self.rows]
-        lines.append(
+        lines += [
             "'>chance': share of the quantities with an R-hat that perfectly mixed chains of the same autocorrelation "
-            "exceed in 1 %."
-        )
+            "exceed in 1 %.",
+            "'MCSE / sd': Monte Carlo error of the mean, in posterior standard deviations.",
+        ]
         lines += [
             f"{TITLES[row.level]}: measured on {row.num_measured} of {row.num_quantities - row.num_constant} varying "
             "quantities, evenly spaced."
@@ -108,6 +109,7 @@ def convergence(tree: xr.DataTree, *, max_quantities: int = 1000) -> Convergence
         The table. Chains with values that are not finite are left out and named; numbers that need two chains of four
         draws are NaN where there are fewer.
     """
+    check_tree(tree)
     finite = finite_chains(tree)
     rows = tuple(_row(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree))
     sizes = tree["posterior"].sizes

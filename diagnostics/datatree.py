@@ -48,6 +48,8 @@ def to_datatree(
     Raises:
         ValueError: If there are no draws, or the symmetries belong to other sites.
     """
+    if not isinstance(draws, Draws):
+        raise ValueError(f"draws of sample(...) or read_run(...) were expected, got {type(draws).__name__}")
     if draws.num_draws == 0:
         raise ValueError("draws to put into a tree were expected, got none; sample with num_draws of 1 or more")
     if symmetries is not None:
@@ -82,7 +84,7 @@ def build_tree(
     groups["invariants"] = draws.invariants
     if draws.pointwise:
         groups["log_likelihood"] = draws.pointwise
-    function, function_dims, meaning = _function(draws)
+    function, function_dims, about_function = _function(draws)
     if function is not None:
         groups["function"] = {"function": function}
     groups |= {name: arrays for name, arrays in data.items() if arrays}
@@ -93,7 +95,7 @@ def build_tree(
     dims = dim_names(symmetries, shapes, variables) | {"function": function_dims}
     own = {"inference_library": "manymodes", "interrupted": draws.interrupted, "seconds": draws.seconds}
     root = {name: _json(value) for name, value in {**own, **settings}.items()}
-    attributes = {"/": root, "function": {"meaning": meaning}}
+    attributes = {"/": root, "function": about_function}
     if symmetries is not None:
         root["symmetries"] = symmetries.to_json()
     present = {name: value for name, value in attributes.items() if name == "/" or name in groups}
@@ -120,19 +122,20 @@ def _check_sites(symmetries: Symmetries, weights: Mapping[str, np.ndarray]) -> N
             )
 
 
-def _function(draws: Draws) -> tuple[np.ndarray | None, list[str], str]:
-    """The function level: its array, its dims beyond chain and draw, and what it is in words."""
+def _function(draws: Draws) -> tuple[np.ndarray | None, list[str], dict[str, str]]:
+    """The function level: its array, its dims beyond chain and draw, and what it is (`levels.FunctionKind`)."""
     pointwise = None
     if draws.pointwise:
         pointwise = np.concatenate([array.reshape(*array.shape[:2], -1) for array in draws.pointwise.values()], axis=2)
     function, probes = draws.function, draws.probes
     if isinstance(probes, str):
-        return function, [], f"the deterministic site {probes!r}"
+        return function, [], {"kind": "site", "meaning": f"the deterministic site {probes!r}"}
     if function is None or (probes is None and pointwise is not None and function.shape == pointwise.shape):
-        return pointwise, ["observation"], "the log likelihood of each observation"
+        return pointwise, ["observation"], {"kind": "pointwise", "meaning": "the log likelihood of each observation"}
     dims = ["probe", "output"][: function.ndim - 2] if function.ndim <= 4 else []
     where = "training" if probes is None else "probe"
-    return function, dims, f"the network's output at {function.shape[2]} {where} inputs"
+    meaning = f"the network's output at {function.shape[2]} {where} inputs"
+    return function, dims, {"kind": "network", "meaning": meaning}
 
 
 def _settings(draws: Draws) -> dict[str, Any]:

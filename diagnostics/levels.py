@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 import xarray as xr
@@ -22,6 +23,9 @@ TITLES = {
     "function": "function",
     "invariants": "invariants",
 }
+FunctionKind = Literal["network", "pointwise", "site"]
+"""What the function level is: a network's output, each observation's log likelihood, or a site the user named."""
+
 _GROUPS = {"raw": "posterior", "canonical": "canonical_posterior", "function": "function", "invariants": "invariants"}
 
 
@@ -57,6 +61,17 @@ def levels(tree: xr.DataTree) -> Iterator[tuple[str, Quantities]]:
             yield level, _gather(tree[_GROUPS[level]].to_dataset(), names)
 
 
+def check_tree(tree: object) -> None:
+    """Refuse anything that is no tree of draws.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
+        got = "a tree without a posterior group" if isinstance(tree, xr.DataTree) else type(tree).__name__
+        raise ValueError(f"a tree of draws was expected, got {got}; make it with to_datatree(draws, symmetries)")
+
+
 def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:
     """Which chains hold finite numbers only, at every level."""
     finite = np.ones(tree["posterior"].sizes["chain"], bool)
@@ -68,6 +83,24 @@ def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:
 def restrict_chains(quantities: Quantities, chains: Bool[np.ndarray, " chain"]) -> Quantities:
     """The same quantities in some of the chains."""
     return Quantities(quantities.values[chains], quantities.shapes)
+
+
+def function_kind(tree: xr.DataTree) -> FunctionKind | None:
+    """What the tree's function level is; None without one."""
+    return cast(FunctionKind, tree["function"].attrs["kind"]) if "function" in tree.children else None
+
+
+def parameter_level(tree: xr.DataTree) -> str | None:
+    """The level at which parameters themselves are to be judged; None for a network, whose weights nobody asks for.
+
+    Where labels may be exchanged these are the canonical weights, else the raw ones. Without symmetries nobody knows.
+    """
+    text = tree.attrs.get("symmetries")
+    if text is None or function_kind(tree) == "network":
+        return None
+    groups = json.loads(text)
+    factors = (groups["posterior"] or groups["likelihood"])["factors"]
+    return "canonical" if any(factor["kind"] in ("permutation", "sign") for factor in factors) else "raw"
 
 
 def scale_factors(tree: xr.DataTree) -> bool:

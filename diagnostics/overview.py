@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
 import arviz as az
 import pandas as pd
 import xarray as xr
+
+from .levels import check_tree
 
 MAX_ROWS = 1000
 
@@ -23,6 +26,7 @@ def summary(tree: xr.DataTree, *, group: str = "posterior", var_names: Sequence[
     Raises:
         ValueError: If the group or a variable is not there, or there are more than 1000 quantities to list.
     """
+    check_tree(tree)
     if group not in tree.children:
         raise ValueError(f"a group among {', '.join(tree.children)} was expected, got {group!r}")
     dataset = tree[group].to_dataset()
@@ -39,4 +43,8 @@ def summary(tree: xr.DataTree, *, group: str = "posterior", var_names: Sequence[
             f"{group} has {rows} quantities, more than the {MAX_ROWS} that a summary can list; "
             "choose some with var_names"
         )
-    return cast(pd.DataFrame, az.summary(chosen))
+    # ArviZ subtracts, which flags such as `diverging` cannot.
+    flags = {name: array.astype(float) for name, array in chosen.data_vars.items() if array.dtype == bool}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # R-hat of what never changes
+        return cast(pd.DataFrame, az.summary(chosen.assign(flags)))

@@ -3,8 +3,9 @@
 `arviz.diagnose` counts divergences, saturated trees and energy failures, and looks for a small effective sample size.
 What it misses is added, and what misleads in models with symmetries is left out:
 
-* it is run on function and invariants, never on raw weights: label switching is no error, and "regularise your model"
-  is no advice for a permuted unit;
+* it is run on function and invariants, and never on weights whose labels may be exchanged: label switching is no
+  error, and "regularise your model" is no advice for a permuted unit. Where the model is no network, its parameters are
+  what a user asks for, and are checked too, without their labels;
 * its ``R-hat > 1.01`` for any of many quantities is raised by chance alone; here a quantity must exceed 1.01 *and*
   what the largest of them all exceeds by chance in 1 % of runs (`convergence.py`);
 * a NaN is never larger than a threshold: draws that are not finite and chains that never moved are looked for by name;
@@ -24,11 +25,16 @@ import numpy as np
 import xarray as xr
 
 from .convergence import RHAT_MAX, Convergence, Row, convergence
-from .levels import TITLES, finite_chains
+from .levels import TITLES, finite_chains, parameter_level
 from .record import Record
 from .verdict import Verdict, verdict
 
-_LEVELS = ("function", "invariants")
+_MIXED_IN = {
+    "raw": "these parameters",
+    "canonical": "these parameters",
+    "function": "what the model says",
+    "invariants": "what the model says",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def diagnose(
         tree: As `to_datatree` or `canonicalize` returns it.
         table: ``convergence(tree)``, if it is at hand.
         judgement: ``verdict(tree)``, if it is at hand.
-        ess_min: Effective draws that every function value and invariant must have, bulk and tail. The default is the
+        ess_min: Effective draws that every quantity of these levels must have, bulk and tail. The default is the
             number from which Vehtari et al. (2021) trust R-hat and ESS themselves; it does not grow with the chains.
 
     Returns:
@@ -97,8 +103,8 @@ def diagnose(
             *_chain_checks(tree),
             *(
                 check
-                for level in _LEVELS
-                if (row := table.row(level)) and np.isfinite(row.rhat_max)
+                for level in ("function", "invariants", parameter_level(tree))
+                if level and (row := table.row(level)) and np.isfinite(row.rhat_max)
                 for check in _row_checks(row, ess_min)
             ),
             Check("verdict", judgement.problem, f"{judgement.label}."),
@@ -185,7 +191,7 @@ def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
         f"R-hat, {title}",
         row.rhat_beyond > 0,
         f"{_of(row.rhat_beyond, row.num_measured)} quantities exceed {RHAT_MAX} by more than chance; the largest R-hat "
-        f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in what the model says; run them longer."
+        f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in {_MIXED_IN[row.level]}; run them longer."
         if row.rhat_beyond
         else f"largest {row.rhat_max:.3f}.",
     )

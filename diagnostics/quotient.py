@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from symmetry import SymmetryGroup, balance, barycentre
 
 from .datatree import symmetries_of
+from .levels import check_tree
 from .log_prior import gaussian_change, log_prior
 
 Arrays = Mapping[str, np.ndarray]
@@ -45,8 +46,9 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
         Draws that are not finite are left as they are.
 
     Raises:
-        ValueError: If the tree carries no symmetries.
+        ValueError: If it is no tree of draws, or carries no symmetries.
     """
+    check_tree(tree)
     symmetries = symmetries_of(tree)
     if symmetries is None:
         raise ValueError(

@@ -6,7 +6,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
-from .between import BATCH_LENGTH, smallest_p
+from .between import BATCH_LENGTH, P_MAX, smallest_p
 from .levels import TITLES
 
 if TYPE_CHECKING:
@@ -17,26 +17,44 @@ _MAX_LISTED = 5
 _HEADLINES = {
     "FUNCTIONAL DISAGREEMENT": "the chains disagree in what the model says, not only in labels. Their modes are real "
     "for these chains, and averages over all draws depend on how many chains happened to start in each.",
+    "FUNCTIONAL DISAGREEMENT in the invariants": "the functions that were compared agree, but not the log likelihood "
+    "or the log prior, which no relabelling changes: the chains say different things elsewhere, or the same with "
+    "weights that the prior holds for unequally likely.",
     "NO VERDICT": "the chains may disagree in what the model says, but these draws cannot tell it from chance.",
     "CHAINS TOO SHORT": "the draws are so autocorrelated that no permutation test holds its size; no verdict.",
     "MIXED": "the chains agree, weights included; labels either have one arrangement or switch freely within chains.",
     "SYMMETRY ONLY": "the chains differ in labels, not in functions. With the symmetries of the model removed no "
     "difference between them is left, so a large R-hat of the raw weights is no reason for concern.",
+    "SYMMETRY ONLY, undecided": "the functions agree, and so do the weights once the symmetries of the model are "
+    "removed. The raw weights seem to differ, in labels then, but these draws cannot tell it from chance.",
     "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "the chains say the same, but their weights differ by more than the "
     "symmetries that were found: a redundancy without a symmetry, or an imperfect alignment.",
+    "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT, undecided": "the chains say the same. Their weights seem to differ by "
+    "more than the symmetries that were found, but these draws cannot tell it from chance.",
 }
 _OVERTURNED = {
-    "FUNCTIONAL DISAGREEMENT": "longer chains that move between the groups of chains above and then agree.",
+    "FUNCTIONAL DISAGREEMENT": "longer chains that move between these modes and then agree.",
     "NO VERDICT": "nothing yet; {draws} would decide.",
     "CHAINS TOO SHORT": "nothing yet; {draws} would decide.",
 }
-_OVERTURNED_BY_ANOTHER_CHAIN = (
-    "one more chain, started elsewhere, or inputs other than the probes, at which the functions or the log likelihood "
-    "lie apart."
+_OVERTURNED_BY_ANOTHER_CHAIN = {
+    "network": "one more chain, started elsewhere, or inputs other than the probes, at which the functions or the log "
+    "likelihood lie apart.",
+    "pointwise": "one more chain, started elsewhere, with another log likelihood of some observation.",
+    "site": "one more chain, started elsewhere, at which that site or the log likelihood lies apart.",
+}
+_REACH = {
+    "network": "Functions are compared at the probes only; they must cover the region of use.",
+    "pointwise": "The function level sees what the observations see: parameters on which their likelihood hardly "
+    "depends are judged by their own R-hat and ESS alone.",
+    "site": "Functions are compared by that one site only.",
+}
+_LEGEND = (
+    "'between chains': share of the variance, and the R-hat it amounts to. 'p': how often chains that differ by chance "
+    "alone show more. 'invariants': log likelihood and log prior."
 )
 _LIMITS = (
     "Agreement is no proof of convergence: every chain may have missed the same mode.",
-    "Functions are compared at the probes only; they must cover the region of use.",
     "Canonical weights are as good as the alignment, and a shift of the function can hide in one weight of many: the "
     "canonical level alone decides nothing.",
 )
@@ -44,20 +62,33 @@ _LIMITS = (
 
 def verdict_text(verdict: Verdict) -> str:
     """All of a verdict as text."""
-    lines = [_wrap(f"{verdict.label}: {_HEADLINES[verdict.label]}"), ""]
+    lines = [_wrap(f"{verdict.label}: {_headline(verdict)}"), ""]
     if verdict.levels:
         lines += [f"{'':18} {'between chains':>14} {'R-hat eq.':>10} {'p':>7}  {'state':10} groups of chains"]
-        lines += [_level_line(level) for level in verdict.levels] + [""]
+        lines += [_level_line(level) for level in verdict.levels]
+        lines += [_wrap(_LEGEND), ""]
     lines += [_wrap(clause) for clause in _clauses(verdict)]
-    lines += ["", "Limits"] + [_wrap(limit, "- ") for limit in _LIMITS]
-    overturned = _OVERTURNED.get(verdict.label, _OVERTURNED_BY_ANOTHER_CHAIN).format(draws=_draws_needed(verdict))
-    lines.append(_wrap(f"What would overturn it: {overturned}"))
+    kind = verdict.function_kind or "pointwise"
+    lines += ["", "Limits"] + [_wrap(limit, "- ") for limit in (_LIMITS[0], _REACH[kind], *_LIMITS[1:])]
+    overturned = _OVERTURNED.get(verdict.label, _OVERTURNED_BY_ANOTHER_CHAIN[kind])
+    lines.append(_wrap(f"What would overturn it: {overturned.format(draws=_draws_needed(verdict))}"))
     return "\n".join(lines)
+
+
+def _headline(verdict: Verdict) -> str:
+    """What the label claims, and no more than the states of the levels support."""
+    states = {level.level: level.state for level in verdict.levels}
+    if verdict.label == "FUNCTIONAL DISAGREEMENT" and states.get("function", "agree") != "differ":
+        return _HEADLINES["FUNCTIONAL DISAGREEMENT in the invariants"]
+    decisive = {"SYMMETRY ONLY": "raw", "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "canonical"}.get(verdict.label)
+    if decisive and states.get(decisive) == "undecided":
+        return _HEADLINES[f"{verdict.label}, undecided"]
+    return _HEADLINES[verdict.label]
 
 
 def _clauses(verdict: Verdict) -> list[str]:
     clauses = [_basis(verdict)]
-    weak = [TITLES[level.level] for level in verdict.levels if level.state == "weak"]
+    weak = [_weak(level) for level in verdict.levels if level.state == "weak"]
     if weak:
         clauses.append(
             f"A real but small difference between chains (R-hat below 1.05) was found in: {', '.join(weak)}."
@@ -80,6 +111,14 @@ def _clauses(verdict: Verdict) -> list[str]:
     return clauses + list(verdict.notes)
 
 
+def _weak(level: LevelVerdict) -> str:
+    """The level; where only its largest quantity gives it away, that quantity's share and p-value."""
+    title = TITLES[level.level]
+    if level.p < P_MAX:
+        return title
+    return f"{title} (one value, {_percent(level.local_beta)} between chains, p {_p(level.local_p)})"
+
+
 def _basis(verdict: Verdict) -> str:
     if verdict.num_chains < 2:
         return f"{verdict.num_chains} usable chain: one chain cannot disagree with itself; run four or more."
@@ -91,7 +130,7 @@ def _basis(verdict: Verdict) -> str:
         return f"{text}; at least {math.ceil(2 * BATCH_LENGTH * verdict.tau)} draws a chain are needed."
     text += f", permutation test on {verdict.num_batches} batch means a chain."
     floor = smallest_p(verdict.num_chains, verdict.num_batches)
-    return text if floor < 0.01 else f"{text} With so few of them no p-value below {floor:.2g} is possible."
+    return text if floor < P_MAX else f"{text} With so few of them no p-value below {floor:.2g} is possible."
 
 
 def _level_line(level: LevelVerdict) -> str:

@@ -33,12 +33,20 @@ import xarray as xr
 from jaxtyping import Float
 
 from . import sentences
-from .between import autocorrelation_time, decompose, num_batches, permutation_test, standardise, varying
-from .levels import Quantities, finite_chains, levels, restrict_chains, scale_factors
+from .between import P_MAX, autocorrelation_time, decompose, num_batches, permutation_test, standardise, varying
+from .levels import (
+    FunctionKind,
+    Quantities,
+    check_tree,
+    finite_chains,
+    function_kind,
+    levels,
+    restrict_chains,
+    scale_factors,
+)
 from .quotient import canonicalize
 from .record import Record
 
-P_MAX = 0.01
 BETA_MIN = 0.093  # R-hat 1.05
 LOCAL_BETA_MIN = 0.25
 _NUM_PROBES = 5  # function values whose autocorrelation time is looked at
@@ -98,6 +106,7 @@ class Verdict(Record):
     tau: float
     num_batches: int
     left_out: tuple[int, ...]
+    function_kind: FunctionKind | None
     notes: tuple[str, ...]
 
     def level(self, name: str) -> LevelVerdict | None:
@@ -122,6 +131,7 @@ def verdict(tree: xr.DataTree) -> Verdict:
     Returns:
         The verdict. Chains with values that are not finite are left out and named.
     """
+    check_tree(tree)
     if "symmetries" in tree.attrs and "canonical_posterior" not in tree.children:
         tree = canonicalize(tree)
     finite = finite_chains(tree)
@@ -141,6 +151,7 @@ def verdict(tree: xr.DataTree) -> Verdict:
         tau=tau,
         num_batches=batches,
         left_out=tuple(int(c) for c in np.flatnonzero(~finite)),
+        function_kind=function_kind(tree),
         notes=_notes(tree, found),
     )
 

@@ -105,6 +105,8 @@ def test_arviz_takes_the_tree_as_it_is(tree):
 def test_summary_is_that_of_arviz_and_refuses_by_name(tree):
     table = summary(tree, group="canonical_posterior", var_names=["head.kernel"])
     assert list(table.index) == [f"head.kernel[{unit}, 0]" for unit in range(3)]
+    diverging = summary(tree, group="sample_stats", var_names=["diverging"]).loc["diverging", "mean"]
+    assert float(diverging) == tree["sample_stats"]["diverging"].values.mean()
     with pytest.raises(ValueError, match="a group among posterior"):
         summary(tree, group="nowhere")
     with pytest.raises(ValueError, match="variables among"):

@@ -1,9 +1,13 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from diagnostics import Label, verdict
+from diagnostics import Label, canonicalize, convergence, summary, verdict
+from diagnostics.levels import check_tree
+from diagnostics.verdict import LevelVerdict, State, Verdict
 
 _NUM_CHAINS = 8
 _NUM_PROBES = 50
@@ -155,6 +159,53 @@ def test_units_do_not_matter(tree_of):
     first, second = (verdict(tree_of(values, values)) for values in (function, scaled))
     assert first.label == second.label == Label.FUNCTIONAL_DISAGREEMENT
     assert first.level("function").beta == pytest.approx(second.level("function").beta)
+
+
+def _autocorrelated(seed, shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_what_only_the_invariants_show_is_said_so(tree_of):
+    values, invariants = _autocorrelated(12, (8, 300, 10)), _autocorrelated(13, (8, 300, 2))
+    invariants[:4] += 2.0
+    result = verdict(tree_of(values, values, invariants))
+    assert result.label == Label.FUNCTIONAL_DISAGREEMENT
+    assert "the functions that were compared agree, but not the log likelihood" in " ".join(str(result).split())
+    values[:4] += 2.0
+    assert "disagree in what the model says" in " ".join(str(verdict(tree_of(values, values, invariants))).split())
+
+
+def test_headlines_claim_no_more_than_the_states():
+    """With four short chains no difference can be certain: the words must not say that there is one."""
+    undecided, agree = (
+        LevelVerdict("raw", 3, beta, 1.2, p, state, ((0, 1),), beta, p, ())
+        for beta, p, state in ((0.2, 0.05, State.UNDECIDED), (0.0, 0.5, State.AGREE))
+    )
+    levels = [undecided, *(replace(agree, level=level) for level in ("canonical", "function", "invariants"))]
+    common = {"symmetry_share": np.nan, "num_chains": 4, "num_draws": 50, "tau": 2.0, "num_batches": 4}
+    common |= {"left_out": (), "function_kind": "network", "notes": ()}
+    text = " ".join(str(Verdict(Label.SYMMETRY_ONLY, tuple(levels), **common)).split())
+    assert "The raw weights seem to differ" in text
+    assert "the chains differ in labels" not in text
+    levels = [replace(undecided, state=State.DIFFER), replace(undecided, level="canonical"), *levels[2:]]
+    text = " ".join(str(Verdict(Label.WEIGHTS_DIFFER, tuple(levels), **common)).split())
+    assert "cannot tell it from chance" in text
+
+
+@pytest.mark.parametrize(("kind", "reach"), [("network", "probes only"), ("pointwise", "what the observations see")])
+def test_limits_fit_the_function_level(tree_of, kind, reach):
+    values = _autocorrelated(14, (4, 200, 3))
+    tree = tree_of(values, values)
+    tree["function"].attrs["kind"] = kind
+    assert reach in str(verdict(tree))
+
+
+@pytest.mark.parametrize("judge", [verdict, convergence, canonicalize, summary])
+def test_what_is_no_tree_of_draws_is_refused(judge):
+    with pytest.raises(ValueError, match="a tree of draws was expected, got a tree without a posterior group"):
+        judge(xr.DataTree())
+    with pytest.raises(ValueError, match="a tree of draws was expected, got ndarray"):
+        check_tree(np.zeros((4, 100)))
 
 
 def test_verdict_is_json_and_states_its_limits(tree_of):
