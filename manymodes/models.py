@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from bnn_models import Posterior
 
 
+_OF_NETWORKS = ("activation", "prior", "fan-in", "likelihood", "split")
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which posterior is meant."""
     parser.add_argument("model", nargs="?", metavar="MODEL.py", help="Python file that defines a NumPyro `model`")
@@ -23,14 +27,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     named = parser.add_argument_group("instead of MODEL.py, a network by name")
     named.add_argument("--network", metavar="SPEC", help="such as mlp:50,50 (widths of the hidden layers)")
-    named.add_argument("--activation", default="tanh", help="activation of the hidden layers (default: tanh)")
-    named.add_argument(
-        "--prior", default="normal", metavar="SPEC", help="such as normal:scale=1 or student_t:df=4 (default: normal)"
-    )
+    named.add_argument("--activation", metavar="NAME", help="of the hidden layers (default: tanh)")
+    named.add_argument("--prior", metavar="SPEC", help="such as normal:scale=1 or student_t:df=4 (default: normal)")
     named.add_argument("--fan-in", action="store_true", help="divide the prior scale of kernels by sqrt(fan-in)")
     named.add_argument("--likelihood", metavar="SPEC", help="such as normal:scale=0.5 (default: by the target's type)")
     named.add_argument("--dataset", metavar="NAME", help="a built-in data set such as diabetes, or a .npz or .csv file")
-    named.add_argument("--split", type=int, default=0, metavar="SEED", help="seed of the train/test split (default: 0)")
+    named.add_argument("--split", type=int, metavar="SEED", help="seed of the train/test split (default: 0)")
 
 
 def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray | None]:
@@ -44,6 +46,9 @@ def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray |
     if options.model is not None:
         if options.dataset is not None:
             raise ValueError("--dataset goes with --network; give the arrays of MODEL.py with --data")
+        given = [flag for flag in _OF_NETWORKS if getattr(options, flag.replace("-", "_")) not in (None, False)]
+        if given:
+            raise ValueError(f"--{given[0]} goes with --network; MODEL.py says itself what the model is")
         return _posterior_of_file(Path(options.model), options.data), None
     if options.dataset is None:
         raise ValueError("--network needs --dataset, a built-in name such as diabetes or a .npz or .csv file")
@@ -83,15 +88,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     if not path.is_file():
         raise ValueError(f"expected a .npz or .csv file after --data; there is no file {path}")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    if path.suffix == ".csv":
+    if path.suffix not in (".npz", ".csv"):
+        raise ValueError(f"expected --data to end in .npz or .csv; got {path.name}")
+    try:
+        if path.suffix == ".npz":
+            # Opened here: NumPy forgets to close a file that it cannot read.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                # A whole number is a size, of a plate say: no array, which a traced model could not use as one.
+                return {name: _number_or_array(arrays[name]) for name in arrays.files}
         table = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8", ndmin=1)
-        if table.dtype.names is None:
-            raise ValueError(f"expected a header line with the names of the columns in {path}")
-        return {name: table[name] for name in table.dtype.names}
-    raise ValueError(f"expected --data to end in .npz or .csv; got {path.name}")
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} could not be read as a {path.suffix} file of plain arrays: {error}") from error
+    if table.dtype.names is None:
+        raise ValueError(f"expected a header line with the names of the columns in {path}")
+    return {name: table[name] for name in table.dtype.names}
+
+
+def _number_or_array(array: np.ndarray) -> Any:
+    return array.item() if array.ndim == 0 and array.dtype.kind in "iu" else array
 
 
 def bind(model: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,16 +135,20 @@ def bind(model: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]
 def _posterior_by_name(options: argparse.Namespace) -> tuple[Posterior, np.ndarray]:
     from bnn_models import BNN, Posterior, datasets, likelihoods, networks, priors
 
-    data = datasets.load(options.dataset, seed=options.split)
+    data = datasets.load(options.dataset, seed=options.split or 0)
     kind, _, widths = options.network.partition(":")
     if kind != "mlp":
         raise ValueError(f"expected --network mlp:WIDTH,WIDTH,...; got {options.network}")
     hidden = [_whole_number(width, "--network") for width in widths.split(",") if width]
     by_task = {"classification": "categorical", "regression": "normal"}[data.task]
     likelihood = _by_name(likelihoods, options.likelihood or by_task, "likelihood")
+    if data.task == "regression" and likelihood == likelihoods.categorical():
+        raise ValueError(
+            f"the target of {options.dataset} is a number, not a class; --likelihood categorical needs whole numbers"
+        )
     outputs = len(data.class_names) if likelihood == likelihoods.categorical() else 1
-    network = networks.mlp([data.x_train.shape[1], *hidden, outputs], activation=options.activation)
-    prior = _by_name(priors, options.prior, "prior")
+    network = networks.mlp([data.x_train.shape[1], *hidden, outputs], activation=options.activation or "tanh")
+    prior = _by_name(priors, options.prior or "normal", "prior")
     if options.fan_in:
         prior = priors.fan_in(prior)
     return Posterior(BNN(network, prior, likelihood), data.x_train, data.y_train), data.x_test

@@ -28,9 +28,10 @@ def conduct(
     import jax
 
     from diagnostics import canonicalize, save_run, to_datatree
-    from inference import sample
+    from inference import check_settings, sample
     from symmetry import find_symmetries
 
+    check_settings(kernel, num_chains=options.chains, num_draws=options.draws, run=options.output, devices=devices)
     symmetries = find_symmetries(posterior)
     if not options.json:
         print(symmetries.describe(), end="\n\n", flush=True)

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run, made by this command")
     parser.add_argument("--kernel", choices=("nuts", "hmc"), default="nuts", help="default: nuts")
-    parser.add_argument("--steps", type=int, default=32, help="leapfrog steps of hmc (default: 32)")
+    parser.add_argument("--steps", type=int, metavar="N", help="leapfrog steps of a trajectory of hmc (default: 32)")
+    parser.add_argument("--max-tree-depth", type=int, metavar="N", help="of nuts: at most 2^N - 1 steps (default: 10)")
     parser.add_argument("--target", type=float, metavar="RATE", help="acceptance rate to adapt to")
     add_size_arguments(parser, chains=4, warmup=1000, draws=1000)
     parser.add_argument("--devices", type=int, metavar="N", help="spread the chains over N devices (default: by rule)")
@@ -54,9 +55,13 @@ def carry_out(options: argparse.Namespace) -> int:
 def _kernel(options: argparse.Namespace) -> Any:
     from inference import HMC, NUTS
 
-    settings = {"num_warmup": options.warmup}
-    if options.target is not None:
-        settings["target_acceptance_rate"] = options.target
-    if options.kernel == "nuts":
-        return NUTS(**settings)
-    return HMC(num_integration_steps=options.steps, **settings)
+    chosen, other, flag = (NUTS, "hmc", "--steps") if options.kernel == "nuts" else (HMC, "nuts", "--max-tree-depth")
+    if getattr(options, flag.lstrip("-").replace("-", "_")) is not None:
+        raise ValueError(f"{flag} is a setting of {other}; leave it out, or choose --kernel {other}")
+    settings = {
+        "num_warmup": options.warmup,
+        "target_acceptance_rate": options.target,
+        "num_integration_steps": options.steps,
+        "max_tree_depth": options.max_tree_depth,
+    }
+    return chosen(**{name: value for name, value in settings.items() if value is not None})

@@ -11,6 +11,7 @@ import arviz as az
 import numpy as np
 import pytest
 
+import symmetry
 from manymodes.main import main
 
 REGRESSION = """
@@ -42,6 +43,14 @@ def model(y):
     k = numpyro.sample("k", dist.Bernoulli(0.5))
     numpyro.sample("y", dist.Normal(k, 1), obs=y)
 """
+PLATE = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+def model(size, y):
+    with numpyro.plate("component", size):
+        means = numpyro.sample("means", dist.Normal(0, 3))
+    shares = dist.Categorical(probs=jnp.ones(size) / size)
+    numpyro.sample("y", dist.MixtureSameFamily(shares, dist.Normal(means, 0.5)), obs=y)
+"""
 SMALL = ["--chains", "2", "--warmup", "20", "--draws", "20"]
 
 
@@ -65,6 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "nan.npz", x=np.where(np.arange(30) == 3, np.nan, x), y=y)
     np.savez(tmp_path / "short.npz", x=x, y=y[:-1])
     np.savetxt(tmp_path / "xy.csv", np.column_stack([x, y]), delimiter=",", header="x,y", comments="")
+    (tmp_path / "corrupt.npz").write_bytes((tmp_path / "xy.npz").read_bytes()[:200])
     (tmp_path / "text.csv").write_text("y\n1.0\nred\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "letter.txt").write_text("not a run")
@@ -87,6 +97,20 @@ BAD = {
     "text among the data": (["symmetries", "mixture.py", "--data", "text.csv"], "y"),
     "nothing observed": (["sample", "prior.py", "-o", "run"], "observed"),
     "discrete latent": (["sample", "discrete.py", "--data", "y.npz", "-o", "run"], "discrete"),
+    "corrupt data file": (["symmetries", "mixture.py", "--data", "corrupt.npz"], "could not be read as a .npz file"),
+    "setting of another kernel": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--steps", "5"],
+        "--steps is a setting of hmc",
+    ),
+    "network's option with a file": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--prior", "laplace"],
+        "--prior goes with --network",
+    ),
+    "classes of a number": (
+        ["symmetries", "--network", "mlp:3", "--dataset", "diabetes", "--likelihood", "categorical"],
+        "the target of diabetes is a number",
+    ),
+    "negative split": (["symmetries", "--network", "mlp:3", "--dataset", "diabetes", "--split", "-1"], "at least 0"),
     "zero draws": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--draws", "0"], "draws"),
     "zero chains": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--chains", "0"], "chains"),
     "devices": (
@@ -126,6 +150,22 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert expected in line
     after = sorted(path.relative_to(folder) for path in folder.rglob("*") if "__pycache__" not in path.parts)
     assert after == before
+
+
+@pytest.mark.parametrize("flags", [["--chains", "-1"], ["--draws", "0"], ["--devices", "3"], ["--warmup", "-1"]])
+def test_bad_settings_are_refused_before_anything_slow(
+    flags: list[str], folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symmetry, "find_symmetries", lambda posterior: pytest.fail("symmetries were looked for"))
+    assert main(["sample", "regression.py", "--data", "xy.npz", "-o", "run", *flags]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_whole_number_among_the_data_is_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plate.py").write_text(PLATE)
+    np.savez("sized.npz", size=3, y=np.linspace(-1, 1, 6))
+    assert main(["symmetries", "plate.py", "--data", "sized.npz"]) == 0
+    assert "S_3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["sing"], ["diagnose"], ["sample", "regression.py"]])
