@@ -39,14 +39,12 @@ class Structure:
         unconstrained: Name and unconstrained shape of each latent site.
         observed: Names of the observed sites.
         zero_mean: Latent sites whose prior is of a zero-mean location-scale family.
-        gaussian: Those of them whose prior is normal.
     """
 
     sites: tuple[tuple[str, tuple[int, ...]], ...]
     unconstrained: tuple[tuple[str, tuple[int, ...]], ...]
     observed: tuple[str, ...]
     zero_mean: tuple[str, ...]
-    gaussian: tuple[str, ...]
 
 
 class _Measured(NamedTuple):
@@ -94,8 +92,7 @@ def inspect_model(model: Callable[..., Any], arguments: Arguments) -> tuple[trac
     _check_supported(first.is_supported)
     structure = listed[0]
     zero_mean = tuple(n for n in structure.zero_mean if first.is_centred[n] and second.is_centred[n])
-    gaussian = tuple(n for n in structure.gaussian if n in zero_mean)
-    structure = dataclasses.replace(structure, zero_mean=zero_mean, gaussian=gaussian)
+    structure = dataclasses.replace(structure, zero_mean=zero_mean)
     return tracing.Program(model, arguments, first.parameters), structure
 
 
@@ -109,7 +106,6 @@ def _measure(sites: tracing.Trace) -> tuple[Structure, _Measured]:
         unconstrained=tuple((n, jnp.shape(tracing.unconstrained(site))) for n, site in latent.items()),
         observed=tuple(observed),
         zero_mean=tuple(families),
-        gaussian=tuple(n for n, family in families.items() if family.is_gaussian),
     )
     measured = _Measured(
         parameters={n: site["value"] for n, site in sites.items() if site["type"] == "param"},

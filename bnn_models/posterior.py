@@ -220,13 +220,16 @@ class Posterior:
             )
         return jnp.concatenate([jnp.ravel(value) for value in self.observation_logprobs(weights).values()])
 
+    def deterministics(self, weights: Values) -> dict[str, Array]:
+        """Values of the deterministic sites at constrained values."""
+        return tracing.deterministic_values(self._at_weights(weights))
+
     def precisions(self, weights: Values) -> dict[str, Float[Array, " ..."]]:
         r"""Prior precision :math:`1 / s^2` of each element of the sites with a zero-mean prior family.
 
         The families are normal, Laplace, Student-t, logistic and mixtures of zero-mean normals; s is the standard
         deviation, or the scale parameter where that is infinite. Precisions may depend on the weights (hierarchical
-        priors). Sites of other families are left out; `gaussian_sites` names those for which a precision is the whole
-        prior.
+        priors). Sites of other families are left out.
 
         Args:
             weights: Constrained values of one draw.
@@ -237,10 +240,6 @@ class Posterior:
         sites = self._at_weights(weights)
         families = {name: location_scale(sites[name]["fn"]) for name in self._structure.zero_mean}
         return {n: jnp.broadcast_to(f.scale**-2, self.sites[n]) for n, f in families.items() if f is not None}
-
-    def gaussian_sites(self) -> tuple[str, ...]:
-        """The sites whose prior is exactly a zero-mean Gaussian, given the other sites."""
-        return self._structure.gaussian
 
     def observed_data(self) -> dict[str, np.ndarray]:
         """The observations, by observed site; factors have none."""
@@ -293,7 +292,9 @@ def _pointwise(sites: tracing.Trace) -> dict[str, Array]:
 
 
 def _deterministic(sites: tracing.Trace, name: str) -> Array:
-    names = [n for n, site in sites.items() if site["type"] == "deterministic"]
-    if name not in names:
-        raise ValueError(f"Expected the name of a deterministic site of the model, one of {names}, got {name!r}.")
-    return jnp.asarray(sites[name]["value"])
+    values = tracing.deterministic_values(sites)
+    if name not in values:
+        raise ValueError(
+            f"Expected the name of a deterministic site of the model, one of {list(values)}, got {name!r}."
+        )
+    return values[name]

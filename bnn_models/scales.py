@@ -22,12 +22,10 @@ class LocationScale(NamedTuple):
     Attributes:
         location: Its centre; for a mixture those of the components.
         scale: Its standard deviation, or its scale parameter where that is infinite.
-        is_gaussian: Whether the distribution is exactly normal.
     """
 
     location: Array
     scale: Array
-    is_gaussian: bool
 
 
 def location_scale(distribution: dist.Distribution) -> LocationScale | None:
@@ -38,11 +36,11 @@ def location_scale(distribution: dist.Distribution) -> LocationScale | None:
     family: Any = type(base)
     if family in _UNIT_DEVIATION:
         scale = jnp.asarray(base.scale) * _UNIT_DEVIATION[family](base)
-        return LocationScale(jnp.asarray(base.loc), scale, is_gaussian=family is dist.Normal)
+        return LocationScale(jnp.asarray(base.loc), scale)
     if family is dist.MixtureSameFamily and type(base.component_distribution) is dist.Normal:
         variances = jnp.asarray(base.component_distribution.scale) ** 2
         scale = jnp.sqrt(jnp.sum(base.mixing_distribution.probs * variances, axis=-1))
-        return LocationScale(jnp.asarray(base.component_distribution.loc), scale, is_gaussian=False)
+        return LocationScale(jnp.asarray(base.component_distribution.loc), scale)
     return None
 
 

@@ -97,6 +97,11 @@ def prior_sites(sites: Trace) -> Trace:
     return {name: site for name, site in sites.items() if name not in observed}
 
 
+def deterministic_values(sites: Trace) -> dict[str, Array]:
+    """Values of the ``numpyro.deterministic`` sites."""
+    return {name: jnp.asarray(site["value"]) for name, site in sites.items() if site["type"] == "deterministic"}
+
+
 def site_logprob(site: Site) -> Array:
     """Log probability of one site, an entry for each element of its batch; ``handlers.scale`` is left out."""
     if site["intermediates"]:

@@ -28,7 +28,6 @@ from .dims import axis_classes, dim_names
 from .log_prior import precisions_on_orbits, prior_precisions, scale_sites
 
 _LIBRARIES = ("manymodes", "jax", "numpyro", "blackjax", "arviz", "numpy")
-_PREDICTIVE_DRAWS = 100  # of each chain
 _PREDICTIVE_NUMBERS = 2**24  # at most this many predicted numbers are kept: 64 MB
 
 
@@ -80,7 +79,10 @@ def build_tree(
         data: ``observed_data`` and ``constant_data`` by name.
         settings: What goes into the root's attributes; JSON values.
     """
-    groups: dict[str, Mapping[str, np.ndarray]] = {"posterior": draws.weights, "sample_stats": draws.sample_stats}
+    # Flags would break ArviZ's summary of the whole group.
+    derived = {name: x.astype(np.int8) if x.dtype == bool else x for name, x in draws.deterministic.items()}
+    groups: dict[str, Mapping[str, np.ndarray]] = {"posterior": draws.weights | derived}
+    groups["sample_stats"] = draws.sample_stats
     groups["invariants"] = draws.invariants
     if draws.pointwise:
         groups["log_likelihood"] = draws.pointwise
@@ -102,6 +104,8 @@ def build_tree(
     tree = az.from_dict(groups, dims=dims, attrs=present, check_conventions=False)
     for site, classes in axis_classes(symmetries, shapes).items():
         tree["posterior"][site].attrs["axes"] = json.dumps(classes)
+    for name in derived:
+        tree["posterior"][name].attrs["deterministic"] = 1
     return tree
 
 
@@ -161,10 +165,10 @@ def _json(value: Any) -> str:
 
 
 def _predictive(draws: Draws, rng_key: PRNGKeyArray) -> xr.DataTree:
-    """New data at the training inputs for evenly thinned draws; the kept draws are the ``draw`` coordinate."""
+    """New data at the training inputs for every draw; evenly thinned, as the coordinate ``draw`` says, if too many."""
     numbers = sum(array.size for array in draws.posterior.observed_data().values())
     room = _PREDICTIVE_NUMBERS // max(1, numbers * draws.num_chains)
-    count = max(1, min(draws.num_draws, _PREDICTIVE_DRAWS, room))
+    count = max(1, min(draws.num_draws, room))
     kept = np.linspace(0, draws.num_draws - 1, count).astype(int)
     weights = {site: array[:, kept] for site, array in draws.weights.items()}
     predicted = draws.posterior.predict(weights, rng_key=rng_key)

@@ -85,6 +85,11 @@ def restrict_chains(quantities: Quantities, chains: Bool[np.ndarray, " chain"]) 
     return Quantities(quantities.values[chains], quantities.shapes)
 
 
+def latent_sites(dataset: xr.Dataset) -> tuple[str, ...]:
+    """The variables of a group of weights that are sampled, not derived from others."""
+    return tuple(str(name) for name, array in dataset.data_vars.items() if "deterministic" not in array.attrs)
+
+
 def function_kind(tree: xr.DataTree) -> FunctionKind | None:
     """What the tree's function level is; None without one."""
     return cast(FunctionKind, tree["function"].attrs["kind"]) if "function" in tree.children else None
@@ -114,6 +119,8 @@ def _variables(tree: xr.DataTree, level: str) -> tuple[str, ...]:
     if _GROUPS[level] not in tree.children:
         return ()
     present = tuple(str(name) for name in tree[_GROUPS[level]].data_vars)
+    if level in ("raw", "canonical"):
+        return latent_sites(tree[_GROUPS[level]].to_dataset())
     if level != "invariants":
         return present
     if "canonical_log_prior" in present or scale_factors(tree):

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from symmetry import SymmetryGroup, balance, barycentre
 
 from .datatree import symmetries_of
-from .levels import check_tree
+from .levels import check_tree, latent_sites
 from .log_prior import gaussian_change, log_prior
 
 Arrays = Mapping[str, np.ndarray]
@@ -112,8 +112,12 @@ class _Pool:
         }
 
     def like_posterior(self, weights: Arrays) -> xr.Dataset:
-        """The posterior's dataset with other values; dims, coordinates and attributes are kept."""
-        dataset = self.tree["posterior"].to_dataset()
+        """The posterior's dataset with other values; dims, coordinates and attributes are kept.
+
+        Deterministic sites are left out: what they are at other weights only the model can tell.
+        """
+        whole = self.tree["posterior"].to_dataset()
+        dataset = whole[list(latent_sites(whole))]
         return dataset.assign({site: dataset[site].copy(data=array) for site, array in weights.items()})
 
 

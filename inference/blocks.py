@@ -68,6 +68,10 @@ class Sampled(Target, Protocol):
         """The function level of one draw."""
         ...
 
+    def deterministics(self, weights: dict[str, Array]) -> dict[str, Array]:
+        """Values of the deterministic sites of one draw."""
+        ...
+
     def observed_data(self) -> dict[str, np.ndarray]:
         """Observed arrays by site."""
         ...
@@ -130,7 +134,7 @@ class Observe:
     probe_site: str | None
     dropped: frozenset[str] = frozenset()
 
-    optional: ClassVar = ("function", "pointwise")
+    optional: ClassVar = ("function", "pointwise", "deterministic")
 
     def __call__(self, positions: Position, shared: tuple[Sampled, Any, Array]) -> dict[str, dict[str, Array]]:
         """A row a position."""
@@ -154,6 +158,8 @@ class Observe:
         }
         if "pointwise" not in self.dropped:
             kept["pointwise"] = posterior.pointwise_loglikelihood(position)
+        if "deterministic" not in self.dropped:
+            kept["deterministic"] = posterior.deterministics(weights)
         if "function" not in self.dropped:
             probes = probes if self.probe_site is None else self.probe_site
             kept["function"] = {"function": posterior.function(weights, probes)}

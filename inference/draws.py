@@ -1,6 +1,6 @@
 """What a run comes out as: one kind of result for every kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Draws:
         invariants: `log_prior` of the weights, without Jacobians, and `log_likelihood`; (chain, draw).
         function: the function level (chain, draw, ...); None where it would be too large to keep.
         pointwise: log likelihood (chain, draw, ...) of each observation by observed site; None where too large.
+        deterministic: values (chain, draw, ...) of the deterministic sites; empty where too large.
         probes: where the function was evaluated: arrays, the name of a site, or None for the posterior's own choice.
         seconds: wall time of `compile`, `warmup` and `sampling`; the chains' shares where phases overlap.
         interrupted: whether the run ended before all draws were made; the draws are those that all chains have.
@@ -46,6 +47,7 @@ class Draws:
     num_chains: int
     num_draws: int
     interrupted: bool
+    deterministic: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         cut = ", interrupted" if self.interrupted else ""
@@ -83,6 +85,7 @@ def draws_from_block(block: Block, **fields: Any) -> Draws:
         invariants=block["invariants"],
         function=block.get("function", {}).get("function"),
         pointwise=block.get("pointwise"),
+        deterministic=block.get("deterministic", {}),
         num_chains=num_chains,
         num_draws=num_draws,
         **fields,

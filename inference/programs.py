@@ -15,7 +15,7 @@ from .kernel import Kernel
 
 # A block has at most so many steps, and fewer where a chain's positions would take more than so many bytes.
 _LONGEST_BLOCK, _BLOCK_BYTES = 1000, 2**24
-# Function values and pointwise log likelihoods are kept up to this size each.
+# Function values, pointwise log likelihoods and deterministic sites are kept up to this size each.
 _KEPT_BYTES = 2**30
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]

@@ -278,10 +278,6 @@ def test_precisions_are_inverse_variances():
     for name, value in expected.items():
         np.testing.assert_allclose(precisions[name], value, rtol=1e-5)
         assert precisions[name].shape == posterior.sites[name]
-    assert posterior.gaussian_sites() == ("hierarchical",)
-    assert (
-        Posterior(BNN(networks.mlp([2, 3, 1]), priors.student_t(), likelihoods.normal()), X, Y).gaussian_sites() == ()
-    )
 
 
 def test_methods_transform_with_the_posterior_as_an_argument():

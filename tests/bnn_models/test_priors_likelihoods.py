@@ -105,4 +105,4 @@ def test_a_prior_of_ones_own():
     posterior = Posterior(BNN(networks.mlp([3, 2, 1]), positive, likelihoods.bernoulli()), X, np.ones(6, int))
     weights = posterior.constrain({name: -np.ones(shape) for name, shape in posterior.sites.items()})
     assert all(bool((value > 0).all()) for value in weights.values())
-    assert posterior.gaussian_sites() == ()
+    assert posterior.precisions(weights) == {}

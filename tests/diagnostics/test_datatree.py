@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from bnn_models import Posterior
-from diagnostics import canonicalize, load, save, summary, to_datatree
+from diagnostics import canonicalize, datatree, load, save, summary, to_datatree
 from diagnostics.datatree import symmetries_of
 from diagnostics.dims import dim_names
 from symmetry import Factor, Slot, Symmetries, SymmetryGroup, find_symmetries
@@ -67,13 +67,18 @@ def test_precisions_are_stored_once_where_all_draws_share_them(tree):
     assert "head.bias" not in tree["precision"].data_vars
 
 
-def test_posterior_predictive_is_reproducible_and_thinned(network_posterior, prior_draws):
+def test_posterior_predictive_is_reproducible_and_thinned_where_it_is_large(
+    network_posterior, prior_draws, monkeypatch
+):
     draws = prior_draws(network_posterior("relu"), num_chains=2, num_draws=250, probes=_PROBES)
     first, second = to_datatree(draws), to_datatree(draws)
     other = to_datatree(draws, rng_key=jax.random.key(1))
     predicted = first["posterior_predictive"]["y"]
-    assert predicted.shape == (2, 100, 12)
-    assert predicted.draw.values[[0, -1]].tolist() == [0, 249]
+    assert predicted.shape == (2, 250, 12)
+    monkeypatch.setattr(datatree, "_PREDICTIVE_NUMBERS", 2 * 100 * 12)
+    thinned = to_datatree(draws)["posterior_predictive"]["y"]
+    assert thinned.shape == (2, 100, 12)
+    assert thinned.draw.values[[0, -1]].tolist() == [0, 249]
     np.testing.assert_array_equal(predicted, second["posterior_predictive"]["y"])
     assert not np.array_equal(predicted, other["posterior_predictive"]["y"])
 

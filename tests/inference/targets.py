@@ -57,6 +57,9 @@ class Gaussian:
     def initial(self, rng_key, num_chains):
         return {"x": jax.random.normal(rng_key, (num_chains, *self.mean.shape)), "scale": jnp.zeros(num_chains)}
 
+    def deterministics(self, weights):
+        return {"log_scale": jnp.log(weights["scale"])}
+
     def constrain(self, position):
         return {"x": position["x"], "scale": jnp.exp(position["scale"])}
 
