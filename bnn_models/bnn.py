@@ -66,7 +66,9 @@ class BNN:
 def _check_fragment(what: str, value: object, choices: list[str]) -> None:
     """Refuse a name, a factory that was not called, and a distribution, which knows no site's name or shape."""
     is_factory = getattr(value, "__module__", None) == f"bnn_models.{what}s" and isinstance(value, FunctionType | type)
-    if isinstance(value, str | dist.Distribution) or is_factory or not callable(value):
+    kind = value if isinstance(value, type) else type(value)
+    is_distribution = issubclass(kind, dist.Distribution)
+    if isinstance(value, str) or is_distribution or is_factory or not callable(value):
         raise ValueError(
             f"Unknown {what} {value!r}; call one of {what}s.{{{', '.join(choices)}}}, for instance {what}s.normal()."
         )

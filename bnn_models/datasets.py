@@ -9,7 +9,6 @@ of a regression are standardised alike; classes are coded 0, 1, ... in sorted or
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +118,8 @@ def load(
         The data.
 
     Raises:
-        ValueError: If there is no such data set, file or column, or it holds anything but finite numbers.
+        ValueError: If there is no such data set, file or column, it holds anything but finite numbers, or the seed is
+            negative.
 
     Example:
         >>> from bnn_models import datasets
@@ -192,12 +192,22 @@ def _read_built_in(name: str) -> _Table:
     return _Table(bunch.data.astype(float), y, features, "progression" if name == "diabetes" else "class", class_names)
 
 
-def _read_npz(path: Path) -> _Table:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file.
+
+    Raises:
+        ValueError: If it cannot be read as one.
+    """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {key: arrays[key] for key in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        # Opened here: NumPy forgets to close a file that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # NumPy's readers raise whatever the bytes lead them to
         raise ValueError(f"{path} could not be read as an .npz file of plain arrays: {error}.") from error
+
+
+def _read_npz(path: Path) -> _Table:
+    content = read_npz(path)
     key = next((key for key in ("x", "X") if key in content), None)
     if key is None or "y" not in content:
         raise ValueError(f"{path} should hold the arrays x (or X) and y, but holds {sorted(content)}.")

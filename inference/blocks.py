@@ -23,7 +23,6 @@ from .kernel import Info, Kernel, Position, Target
 
 
 @runtime_checkable
-@runtime_checkable
 class Sampled(Target, Protocol):
     """What the runner reads of a posterior, besides the kernel's log density; `bnn_models.Posterior` has it all.
 

@@ -8,32 +8,39 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
+class StopRequest:
+    """Whether somebody asked for the end. A plain flag: a lock taken inside a signal's handler can block itself."""
+
+    asked: bool = False
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """While the context lasts, the first Ctrl-C sets the event; a second one raises `KeyboardInterrupt` as usual.
+def interruptible() -> Iterator[StopRequest]:
+    """While the context lasts, Ctrl-C sets the flag and does nothing else.
 
     Outside the main thread, where Python delivers no signals, and where a program has a handler of its own, nothing is
-    changed and the event stays unset.
+    changed and the flag stays unset.
 
     Yields:
-        The event.
+        The flag.
     """
-    asked = threading.Event()
+    request = StopRequest()
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
-        yield asked
+        yield request
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
-        asked.set()
-        signal.signal(signal.SIGINT, usual)
+        request.asked = True
 
     signal.signal(signal.SIGINT, ask)
     try:
-        yield asked
+        yield request
     finally:
         signal.signal(signal.SIGINT, usual)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Event
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from jax import Array
 
 from .draws import Block
 from .executors import Executor
-from .interrupt import interruptible
+from .interrupt import StopRequest
 from .programs import Programs
 from .progress import Report
 from .starts import Positions, check_start
@@ -138,32 +137,32 @@ def start_groups(
     return groups
 
 
-def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report) -> bool:
-    """Runs all groups to the end, or until Ctrl-C, which lets the running blocks end.
+def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report, stop: StopRequest) -> bool:
+    """Runs all groups to the end, or until a request to stop, which lets the running blocks end.
 
     Args:
         groups: before their first block; changed in place.
         plan: what to do.
         workers: how many groups run at once.
         report: told of each block.
+        stop: looked at between blocks; where Ctrl-C still raises, it has the same effect.
 
     Returns:
         Whether the run was interrupted.
     """
-    with interruptible() as asked, ThreadPoolExecutor(workers, thread_name_prefix="chain") as pool:
-        with suppress(KeyboardInterrupt):
-            _schedule(groups, plan, workers, pool, report, asked)
+    with ThreadPoolExecutor(workers, thread_name_prefix="chain") as pool, suppress(KeyboardInterrupt):
+        _schedule(groups, plan, workers, pool, report, stop)
     return any(group.done < plan.num_steps for group in groups)
 
 
 def _schedule(
-    groups: list[Group], plan: Plan, workers: int, pool: ThreadPoolExecutor, report: Report, stop: Event
+    groups: list[Group], plan: Plan, workers: int, pool: ThreadPoolExecutor, report: Report, stop: StopRequest
 ) -> None:
     ready = list(groups)
     running: dict[Future[tuple[int, int, bool]], Group] = {}
-    while running or (ready and not stop.is_set()):
+    while running or (ready and not stop.asked):
         ready.sort(key=lambda group: group.done)
-        while ready and len(running) < workers and not stop.is_set():
+        while ready and len(running) < workers and not stop.asked:
             group = ready.pop(0)
             running[pool.submit(group.run_block, plan)] = group
         ended, _ = wait(running, return_when=FIRST_COMPLETED)

@@ -17,6 +17,7 @@ from jax import Array
 from .blocks import Sampled
 from .draws import Block, Draws, draws_from_block, join_blocks
 from .executors import Executor, choose_executor, compiling
+from .interrupt import interruptible
 from .kernel import Kernel
 from .manifest import describe_run
 from .mesh import ChosenDevices
@@ -93,11 +94,12 @@ def sample(
     num_steps = kernel.num_warmup + num_draws
     plan = Plan(programs, shared, inputs, kernel.num_warmup, num_steps, writer and writer.write_block)
     ready = time.perf_counter()
-    with progress_bar(num_chains * num_steps, shown=progress) as report:
-        interrupted = run_groups(groups, plan, executor.workers, report)
-    seconds = {"compile": ready - begin} | _share(time.perf_counter() - ready, groups)
-    if writer:
-        writer.finish("interrupted" if interrupted else "complete", seconds)
+    with interruptible() as stop:
+        with progress_bar(num_chains * num_steps, shown=progress) as report:
+            interrupted = run_groups(groups, plan, executor.workers, report, stop)
+        seconds = {"compile": ready - begin} | _share(time.perf_counter() - ready, groups)
+        if writer:
+            writer.finish("interrupted" if interrupted else "complete", seconds)
     return draws_from_block(
         join_blocks([group.kept for group in groups]),
         posterior=posterior,
@@ -129,7 +131,7 @@ def check_settings(
     run: str | os.PathLike[str] | None = None,
     devices: ChosenDevices = None,
 ) -> Executor:
-    """Refuses what `sample` would refuse, before anything slow is done for it.
+    """Refuses settings, run folder and devices that `sample` would refuse, before anything slow is done for them.
 
     Args:
         kernel: as in `sample`.

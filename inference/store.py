@@ -40,9 +40,12 @@ def check_run_folder(path: str | os.PathLike[str]) -> None:
         path: where the run is to be written.
 
     Raises:
-        ValueError: the path is a file, or a folder that is not empty.
+        ValueError: the path or one above it is a file, or the folder is not empty.
     """
     folder = Path(path)
+    above = next((parent for parent in folder.parents if parent.exists()), folder)
+    if above.exists() and not above.is_dir():
+        raise ValueError(f"run={str(path)!r} lies below the file {str(above)!r}; give the path of a new folder.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run={str(path)!r} is a file; give the path of a new folder.")
     if folder.is_dir() and any(folder.iterdir()):

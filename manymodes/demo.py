@@ -19,20 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def carry_out(options: argparse.Namespace) -> int:
     """Run the setting of the README and explain what came out."""
     from bnn_models import BNN, Posterior, datasets, likelihoods, networks, priors
-    from inference import NUTS
+    from inference import NUTS, check_settings
 
     from .run import conduct, forget_run, report
 
     data = datasets.load("diabetes", seed=0)
     network = networks.mlp([10, 2, 1], activation="tanh")
     posterior = Posterior(BNN(network, priors.normal(scale=1.0), likelihoods.normal()), data.x_train, data.y_train)
+    kernel = NUTS(num_warmup=options.warmup)
+    check_settings(kernel, num_chains=options.chains, num_draws=options.draws)
     forget_run(options.output)
     if not options.json:
         print(
             "A Bayesian neural network, 10-2-1 tanh, on scikit-learn's diabetes data"
             f" ({len(data.x_train)} rows to learn from).\n"
         )
-    tree = conduct(posterior, NUTS(num_warmup=options.warmup), options, probes=data.x_test)
+    tree = conduct(posterior, kernel, options, probes=data.x_test)
     status = report(tree, json=options.json, run=options.output)
     if not options.json:
         print(

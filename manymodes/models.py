@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import inspect
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     named.add_argument("--split", type=int, metavar="SEED", help="seed of the train/test split (default: 0)")
 
 
+def is_given(value: object) -> bool:
+    """Whether an option was typed: zero and the empty string are values too."""
+    return value is not None and value is not False
+
+
 def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray | None]:
     """Return the posterior that the options describe and its probe inputs, where it has some.
 
@@ -46,7 +50,7 @@ def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray |
     if options.model is not None:
         if options.dataset is not None:
             raise ValueError("--dataset goes with --network; give the arrays of MODEL.py with --data")
-        given = [flag for flag in _OF_NETWORKS if getattr(options, flag.replace("-", "_")) not in (None, False)]
+        given = [flag for flag in _OF_NETWORKS if is_given(getattr(options, flag.replace("-", "_")))]
         if given:
             raise ValueError(f"--{given[0]} goes with --network; MODEL.py says itself what the model is")
         return _posterior_of_file(Path(options.model), options.data), None
@@ -90,22 +94,22 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"expected a .npz or .csv file after --data; there is no file {path}")
     if path.suffix not in (".npz", ".csv"):
         raise ValueError(f"expected --data to end in .npz or .csv; got {path.name}")
+    if path.suffix == ".npz":
+        from bnn_models import datasets
+
+        return {name: _number_or_array(array) for name, array in datasets.read_npz(path).items()}
     try:
-        if path.suffix == ".npz":
-            # Opened here: NumPy forgets to close a file that it cannot read.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                # A whole number is a size, of a plate say: no array, which a traced model could not use as one.
-                return {name: _number_or_array(arrays[name]) for name in arrays.files}
         table = np.genfromtxt(path, delimiter=",", names=True, dtype=None, encoding="utf-8", ndmin=1)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} could not be read as a {path.suffix} file of plain arrays: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} could not be read as a .csv file: {error}") from error
     if table.dtype.names is None:
         raise ValueError(f"expected a header line with the names of the columns in {path}")
     return {name: table[name] for name in table.dtype.names}
 
 
 def _number_or_array(array: np.ndarray) -> Any:
-    return array.item() if array.ndim == 0 and array.dtype.kind in "iu" else array
+    """Whole numbers and flags as Python's own: a size of a plate, a choice; a traced model could not use arrays."""
+    return array.item() if array.ndim == 0 and array.dtype.kind in "biu" else array
 
 
 def bind(model: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,20 +139,21 @@ def bind(model: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]
 def _posterior_by_name(options: argparse.Namespace) -> tuple[Posterior, np.ndarray]:
     from bnn_models import BNN, Posterior, datasets, likelihoods, networks, priors
 
-    data = datasets.load(options.dataset, seed=options.split or 0)
+    data = datasets.load(options.dataset, seed=_default(options.split, 0))
     kind, _, widths = options.network.partition(":")
     if kind != "mlp":
         raise ValueError(f"expected --network mlp:WIDTH,WIDTH,...; got {options.network}")
     hidden = [_whole_number(width, "--network") for width in widths.split(",") if width]
     by_task = {"classification": "categorical", "regression": "normal"}[data.task]
-    likelihood = _by_name(likelihoods, options.likelihood or by_task, "likelihood")
+    likelihood = _by_name(likelihoods, _default(options.likelihood, by_task), "likelihood")
     if data.task == "regression" and likelihood == likelihoods.categorical():
         raise ValueError(
-            f"the target of {options.dataset} is a number, not a class; --likelihood categorical needs whole numbers"
+            f"the target of {options.dataset} is taken for a number; --likelihood categorical needs classes: text, or"
+            " whole numbers of at most 20 different values"
         )
     outputs = len(data.class_names) if likelihood == likelihoods.categorical() else 1
-    network = networks.mlp([data.x_train.shape[1], *hidden, outputs], activation=options.activation or "tanh")
-    prior = _by_name(priors, options.prior or "normal", "prior")
+    network = networks.mlp([data.x_train.shape[1], *hidden, outputs], activation=_default(options.activation, "tanh"))
+    prior = _by_name(priors, _default(options.prior, "normal"), "prior")
     if options.fan_in:
         prior = priors.fan_in(prior)
     return Posterior(BNN(network, prior, likelihood), data.x_train, data.y_train), data.x_test
@@ -172,6 +177,10 @@ def _by_name(module: Any, spec: str, what: str) -> Any:
         except ValueError as error:
             raise ValueError(f"expected a number after {key}= in {spec!r}; got {value!r}") from error
     return factory(**values)
+
+
+def _default[T](value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def _whole_number(text: str, flag: str) -> int:

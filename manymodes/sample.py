@@ -31,7 +31,14 @@ def add_size_arguments(parser: argparse.ArgumentParser, *, chains: int, warmup: 
     parser.add_argument("--chains", type=int, default=chains, help=f"independent chains (default: {chains})")
     parser.add_argument("--warmup", type=int, default=warmup, help=f"warm-up steps a chain (default: {warmup})")
     parser.add_argument("--draws", type=int, default=draws, help=f"draws a chain (default: {draws})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="seed of all randomness (default: 0)")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"expected a seed between 0 and {2**32 - 1}, got {text}")
+    return seed
 
 
 def carry_out(options: argparse.Namespace) -> int:

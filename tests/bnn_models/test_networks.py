@@ -137,6 +137,7 @@ def test_batch_statistics_are_refused(build):
         (lambda: BNN(networks.mlp([3, 1]), "gaussian", likelihoods.normal()), r"Unknown prior 'gaussian'.*laplace"),
         (lambda: BNN(networks.mlp([3, 1]), priors.normal, likelihoods.normal()), r"instance priors\.normal\(\)"),
         (lambda: BNN(networks.mlp([3, 1]), dist.Normal(0, 1), likelihoods.normal()), r"instance priors\.normal\(\)"),
+        (lambda: BNN(networks.mlp([3, 1]), dist.Normal, likelihoods.normal()), r"instance priors\.normal\(\)"),
         (lambda: BNN(networks.mlp([3, 1]), priors.normal(), likelihoods.normal), r"instance likelihoods\.normal\(\)"),
         (lambda: BNN(networks.mlp([3, 1]), priors.normal(), None), r"Unknown likelihood None.*categorical"),
     ],

@@ -75,6 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "short.npz", x=x, y=y[:-1])
     np.savetxt(tmp_path / "xy.csv", np.column_stack([x, y]), delimiter=",", header="x,y", comments="")
     (tmp_path / "corrupt.npz").write_bytes((tmp_path / "xy.npz").read_bytes()[:200])
+    with (tmp_path / "renamed.npz").open("wb") as file:
+        np.save(file, y)
     (tmp_path / "text.csv").write_text("y\n1.0\nred\n")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "letter.txt").write_text("not a run")
@@ -97,7 +99,17 @@ BAD = {
     "text among the data": (["symmetries", "mixture.py", "--data", "text.csv"], "y"),
     "nothing observed": (["sample", "prior.py", "-o", "run"], "observed"),
     "discrete latent": (["sample", "discrete.py", "--data", "y.npz", "-o", "run"], "discrete"),
-    "corrupt data file": (["symmetries", "mixture.py", "--data", "corrupt.npz"], "could not be read as a .npz file"),
+    "corrupt data file": (["symmetries", "mixture.py", "--data", "corrupt.npz"], "could not be read as an .npz file"),
+    "no archive": (["symmetries", "mixture.py", "--data", "renamed.npz"], "could not be read as an .npz file"),
+    "split with a file": (["symmetries", "mixture.py", "--data", "y.npz", "--split", "0"], "--split goes with"),
+    "run below a file": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "regression.py/run"],
+        "lies below the file 'regression.py'",
+    ),
+    "setting of the other kernel": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--kernel", "hmc", "--max-tree-depth", "3"],
+        "--max-tree-depth is a setting of nuts",
+    ),
     "setting of another kernel": (
         ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--steps", "5"],
         "--steps is a setting of hmc",
@@ -108,7 +120,7 @@ BAD = {
     ),
     "classes of a number": (
         ["symmetries", "--network", "mlp:3", "--dataset", "diabetes", "--likelihood", "categorical"],
-        "the target of diabetes is a number",
+        "the target of diabetes is taken for a number",
     ),
     "negative split": (["symmetries", "--network", "mlp:3", "--dataset", "diabetes", "--split", "-1"], "at least 0"),
     "zero draws": (["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--draws", "0"], "draws"),
@@ -161,6 +173,13 @@ def test_bad_settings_are_refused_before_anything_slow(
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_a_refused_demo_leaves_the_last_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "old").mkdir()
+    (folder / "old" / "manifest.json").write_text("{}")
+    assert main(["demo", "-o", "old", "--chains", "0"]) == 2
+    assert (folder / "old" / "manifest.json").exists()
+
+
 def test_a_whole_number_among_the_data_is_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "plate.py").write_text(PLATE)
     np.savez("sized.npz", size=3, y=np.linspace(-1, 1, 6))
@@ -168,7 +187,9 @@ def test_a_whole_number_among_the_data_is_a_size(folder: Path, capsys: pytest.Ca
     assert "S_3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["diagnose"], ["sample", "regression.py"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["sing"], ["diagnose"], ["sample", "regression.py"], ["demo", "--seed", "1" + 20 * "0"]]
+)
 def test_bad_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
