@@ -107,10 +107,10 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pin:
-    """An axis that is not free, and why."""
+    """An axis that is not free, and why; None for an array as a whole that could change its sign or scale."""
 
     site: str
-    axis: int
+    axis: int | None
     reason: str
 
 

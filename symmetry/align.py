@@ -182,7 +182,8 @@ def _is_falling(objective: list[float]) -> bool:
 
 
 def _mean(array: np.ndarray) -> np.ndarray:
-    return np.mean(array, axis=0, dtype=float).astype(array.dtype)
+    # The mean of scalars would be a NumPy scalar, no array.
+    return np.asarray(np.mean(array, axis=0, dtype=float), array.dtype)
 
 
 def _batch_shape(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

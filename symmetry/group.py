@@ -239,9 +239,10 @@ class Symmetries:
     """What `find_symmetries` found: symmetries of the log joint, of the log likelihood, and what the prior breaks.
 
     Args:
-        posterior: Exact symmetries of the log joint; None where there is no prior (a bare function).
+        posterior: Exact symmetries of the log joint that leave each observation's log probability as it is; None where
+            there is no prior (a bare function).
         likelihood: Symmetries of the log likelihood, or of the function.
-        broken: Factors of ``likelihood`` that are not symmetries of the log joint.
+        broken: Factors of ``likelihood`` that ``posterior`` lacks: broken by the prior, or not proved.
     """
 
     posterior: SymmetryGroup | None

@@ -67,7 +67,7 @@ def describe(factors: tuple[Factor, ...], pinned: tuple[Pin, ...], order: int) -
         lines.append("the trivial group")
     if pinned:
         lines.append("pinned")
-        lines += [f"{_INDENT}{pin.site}[axis {pin.axis}]: {pin.reason}" for pin in pinned]
+        lines += [f"{_INDENT}{pin.site}[{_dimension(pin.axis)}]: {pin.reason}" for pin in pinned]
     lines.append(f"order of the finite part: {_order(order)}")
     dimension = sum(factor.size for factor in factors if factor.kind == "scale")
     if dimension:
@@ -86,13 +86,17 @@ def _symbol(factor: Factor) -> str:
 
 def _place(slot: Slot) -> str:
     """``kernel[axis 1]``, ``kernel[axis 1, 4:8, stride 2]^-1`` and the like."""
-    parts = ["all" if slot.axis is None else f"axis {slot.axis}"]
+    parts = [_dimension(slot.axis)]
     if slot.offset or slot.outer > 1 or slot.stride > 1:
         parts.append(f"{slot.offset}:{slot.offset + slot.length}")
     if slot.stride > 1:
         parts.append(f"stride {slot.stride}")
     power = "" if slot.exponent == 1 else f"^{slot.exponent}"
     return f"{slot.site}[{', '.join(parts)}]{power}"
+
+
+def _dimension(axis: int | None) -> str:
+    return "all" if axis is None else f"axis {axis}"
 
 
 def _evidence(certificate: Certificate | None) -> str:

@@ -32,7 +32,7 @@ NUM_ELEMENTS = 2
 MAX_ELEMENTS = 6
 MAX_DRAWS = 100
 NO_EFFECT = "no effect on the output at random weights"
-NOT_FINITE = f"no weights with finite outputs were found in {MAX_DRAWS} draws, so that nothing could be certified"
+NOT_FINITE = f"not certified: fewer than {NUM_ELEMENTS + 1} of {MAX_DRAWS} random weights have finite outputs"
 
 type Weights = Mapping[str, Array | np.ndarray]
 type Outputs = Mapping[str, np.ndarray]
@@ -77,19 +77,20 @@ def certify(group: SymmetryGroup, probe: Probe) -> tuple[SymmetryGroup, tuple[st
                 "this is a defect of symmetry discovery, please report it"
             )
             defects.append(reason)
-        pins += [Pin(slot.site, slot.axis, reason) for slot in factor.slots if slot.axis is not None]
+        pins += [Pin(slot.site, slot.axis, reason) for slot in factor.slots]
     return SymmetryGroup(group.sites, tuple(factors), tuple(pins), group.axes), tuple(defects)
 
 
 def changes(factor: Factor, group: SymmetryGroup, probe: Probe) -> frozenset[str]:
-    """Names of the outputs that random elements of one factor change."""
+    """Names of the outputs that some elements of one factor change, the first of them one that moves every member."""
     alone = SymmetryGroup(group.sites, (factor,))
     rng = np.random.default_rng(1)
     points = _Points(probe, rng)
     changed: set[str] = set()
-    for weights, reference in itertools.islice(points, NUM_ELEMENTS):
-        moved = probe.outputs(alone.act({factor.name: _element(factor, rng)}, weights))
-        changed |= {name for name in reference if not difference(moved, reference, (name,)) <= MARGIN * VISIBLE}
+    for number, (weights, reference) in enumerate(itertools.islice(points, NUM_ELEMENTS)):
+        element = _element(factor, rng) if number else _moving_all(factor)
+        moved = probe.outputs(alone.act({factor.name: element}, weights))
+        changed |= {name for name in reference if not difference(moved, reference, (name,)) <= VISIBLE}
     return frozenset(changed)
 
 
@@ -186,6 +187,18 @@ def _element(factor: Factor, rng: np.random.Generator) -> np.ndarray:
         for colour in np.unique(colours):
             members = np.flatnonzero(colours == colour)
             permutation[members] = rng.permutation(members)
+    return permutation
+
+
+def _moving_all(factor: Factor) -> np.ndarray:
+    """An element that leaves no member as it is, but those that no other may be exchanged with."""
+    if factor.kind != "permutation":
+        return np.full(factor.size, -1.0 if factor.kind == "sign" else 3.0)
+    permutation = np.arange(factor.size)
+    colours = np.asarray(factor.colours if factor.colours is not None else [0] * factor.size)
+    for colour in np.unique(colours):
+        members = np.flatnonzero(colours == colour)
+        permutation[members] = np.roll(members, 1)
     return permutation
 
 

@@ -2,8 +2,8 @@
 
     program -> axes -> characters over Q and GF(2) -> group -> certificate
 
-for the log joint and for the likelihood. What the likelihood has and the log joint has not is put down to the sites
-whose prior changes (`broken`).
+for the log joint with the observations and for the observations alone. What these have and the log joint has not is put
+down to the sites whose prior changes, where one does (`broken`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from .trace import PosteriorLike, Shapes, function_program, posterior_programs, 
 def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) -> Symmetries:
     r"""Find the permutations, signs and scales of the weights that change nothing, and certify each.
 
-    ``find_symmetries(posterior)`` reads the jaxprs of the log probability of each observation and of the log joint. A
-    symmetry of the former holds for the likelihood, one of both for the posterior; ``.broken`` tells which of the
-    likelihood's the prior breaks, and through which sites. ``find_symmetries(apply, params, x)`` does the same for any
+    ``find_symmetries(posterior)`` reads the jaxprs of the log probability of each observation and of the log joint.
+    What leaves the former unchanged is a symmetry of the likelihood; what leaves both unchanged, of the posterior.
+    ``.broken`` tells which of the likelihood's the posterior lacks: broken by the prior, and through which sites, or
+    merely not proved. The entries of a ``numpyro.factor`` count as observations, each in its place: sum a factor whose
+    entries have none. ``find_symmetries(apply, params, x)`` does the same for any
     function ``apply(params, x)``, which has no prior.
 
     Every axis of every weight that is not free is listed with the reason. A primitive without a rule pins what reaches
@@ -44,7 +46,7 @@ def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) 
         *arguments: With a function its parameters and inputs: any pytrees of arrays or of ``jax.ShapeDtypeStruct``.
 
     Returns:
-        The symmetries of the posterior (None for a function) and of the likelihood, and what the prior breaks.
+        The symmetries of the posterior (None for a function) and of the likelihood, and what the former lacks.
 
     Raises:
         ValueError: If a function comes without its parameters and inputs, or without floating parameters.

@@ -73,12 +73,13 @@ def test_an_unproved_symmetry_is_not_called_broken():
     assert "Neither broken nor proved\n    w_dim_1:sign: not proved for the log joint" in text
 
 
-def test_a_prior_as_wide_as_the_sky_still_breaks_scales():
-    """It changes the log prior by a billionth of itself, far beyond rounding."""
+@pytest.mark.parametrize("sd", [1e2, 1e5])
+def test_a_prior_as_wide_as_the_sky_still_breaks_scales(sd):
+    """It changes the log prior by 1e-11 of itself, far beyond rounding."""
 
     def model(x, y):
-        w = sample("w", dist.Normal(0.0, 1e4).expand([3, 2]).to_event(2))
-        v = sample("v", dist.Normal(0.0, 1e4).expand([2]).to_event(1))
+        w = sample("w", dist.Normal(0.0, sd).expand([3, 2]).to_event(2))
+        v = sample("v", dist.Normal(0.0, sd).expand([2]).to_event(1))
         sample("y", dist.Normal(jnp.maximum(x @ w, 0.0) @ v, 1.0), obs=y)
 
     found = find_symmetries(Posterior(model, X, Y))
@@ -94,8 +95,6 @@ def test_the_unit_of_the_data_hides_no_symmetry(unit):
 
     found = find_symmetries(Posterior(model, X, Y * unit))
     assert kinds(found.posterior) == kinds(found.likelihood) == {"w_dim_1:permutation": 4, "w_dim_1:sign": 4}
-    for factor in found.posterior.factors:
-        assert factor.certificate.control >= max(1e-13, 100 * factor.certificate.error)
 
 
 def bounded_by(total, width=5):
@@ -123,5 +122,42 @@ def test_a_density_that_is_nowhere_finite_certifies_nothing(recwarn):
 
     found = find_symmetries(Posterior(model, Y))
     assert found.posterior.factors == found.likelihood.factors == ()
-    assert any("no weights with finite outputs" in pin.reason for pin in found.posterior.pinned)
+    assert any("random weights have finite outputs" in pin.reason for pin in found.posterior.pinned)
     assert not recwarn.list
+
+
+def test_whole_arrays_that_could_not_be_certified_are_named():
+    def model(y):
+        w, v = sample("w", dist.Normal(0.0, 1.0)), sample("v", dist.Normal(0.0, 1.0))
+        sample("y", dist.Normal(jnp.log(w * v - 20.0), 1.0), obs=y)
+
+    found = find_symmetries(Posterior(model, Y)).likelihood
+    assert {(pin.site, pin.axis) for pin in found.pinned} == {("w", None), ("v", None)}
+    assert "w[all]: not certified" in found.describe()
+
+
+@pytest.mark.parametrize(("width", "special"), [(4, 0), (8, 1)])
+def test_a_prior_that_singles_out_one_member_is_seen(width, special):
+    """Random signs leave a given member alone half of the time, random permutations often."""
+
+    def model(x, y):
+        w = sample("w", dist.Normal(0.0, 1.0).expand([3, width]).to_event(2))
+        v = sample("v", dist.Normal(np.eye(width)[special], 1.0).to_event(1))
+        sample("y", dist.Normal(jnp.tanh(x @ w) @ v, 1.0), obs=y)
+
+    found = find_symmetries(Posterior(model, X, Y))
+    assert {b.factor: b.sites for b in found.broken} == {"w_dim_1:permutation": ("v",), "w_dim_1:sign": ("v",)}
+    assert found.broken[0].note.startswith("remains only within the colours")
+
+
+def test_a_product_of_surviving_symmetries_survives():
+    """The likelihood's sign of (w, s) is that of (s, v, h) times those of all units (h, w, v)."""
+
+    def model(x, y):
+        h = sample("h", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
+        w = sample("w", dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
+        v = sample("v", dist.Normal(h, 1.0).to_event(1))
+        s = sample("s", dist.Normal(0.0, 1.0))
+        sample("y", dist.Normal(s * (jnp.tanh(x @ w) @ v), 1.0), obs=y)
+
+    assert "sign" not in {b.factor.partition(":")[2] for b in find_symmetries(Posterior(model, X, Y)).broken}
