@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.sparse import csgraph
 
-P_MAX = 0.01  # below this a difference is no chance
+P_MAX = 0.01  # below this a difference is not put down to chance
 NUM_PERMUTATIONS = 999
 BATCH_LENGTH = 6  # autocorrelation times that make a batch mean nearly independent of the next
 SAME_GROUP = 1.1  # chains whose pairwise R-hat equivalent stays below this are one group

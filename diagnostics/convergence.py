@@ -29,6 +29,7 @@ from .between import autocorrelation_time, standardise, varying
 from .levels import TITLES, Quantities, check_tree, finite_chains, levels, restrict_chains
 from .record import Record
 
+MAX_QUANTITIES = 1000  # measured a level; ArviZ takes about 10 ms each
 CHANCE = 0.01  # how often perfectly mixed chains exceed the level
 RHAT_MAX = 1.01  # Vehtari et al. 2021; smaller excesses do no harm however certain they are
 _MIN_DRAWS = 4  # below this ArviZ's R-hat is undefined
@@ -98,12 +99,12 @@ class Convergence(Record):
         return "\n".join(lines)
 
 
-def convergence(tree: xr.DataTree, *, max_quantities: int = 1000) -> Convergence:
+def convergence(tree: xr.DataTree, *, max_quantities: int = MAX_QUANTITIES) -> Convergence:
     """R-hat, ESS and MCSE of raw weights, canonical weights, function and invariants.
 
     Args:
         tree: As `to_datatree` or `canonicalize` returns it.
-        max_quantities: Quantities measured a level, evenly spaced (ArviZ takes about 10 ms each).
+        max_quantities: Quantities measured a level, evenly spaced.
 
     Returns:
         The table. Chains with values that are not finite are left out and named; numbers that need two chains of four
@@ -111,7 +112,9 @@ def convergence(tree: xr.DataTree, *, max_quantities: int = 1000) -> Convergence
     """
     check_tree(tree)
     finite = finite_chains(tree)
-    rows = tuple(_row(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree))
+    rows = tuple(
+        measure(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree)
+    )
     sizes = tree["posterior"].sizes
     return Convergence(int(finite.sum()), sizes["draw"], rows, tuple(int(c) for c in np.flatnonzero(~finite)))
 
@@ -136,7 +139,14 @@ def chance_rhat(
     return np.sqrt(1.0 - 1.0 / half + quantile * tau / half)
 
 
-def _row(level: str, quantities: Quantities, max_quantities: int) -> Row:
+def measure(level: str, quantities: Quantities, max_quantities: int = MAX_QUANTITIES) -> Row:
+    """Convergence of given quantities.
+
+    Args:
+        level: What to call them.
+        quantities: Their draws, of finite chains.
+        max_quantities: How many are measured, evenly spaced.
+    """
     num_quantities = quantities.values.shape[2]
     num_chains, num_draws = quantities.values.shape[:2]
     enough = num_chains >= 2 and num_draws >= _MIN_DRAWS

@@ -134,8 +134,11 @@ def _function(draws: Draws) -> tuple[np.ndarray | None, list[str], dict[str, str
     function, probes = draws.function, draws.probes
     if isinstance(probes, str):
         return function, [], {"kind": "site", "meaning": f"the deterministic site {probes!r}"}
-    if function is None or (probes is None and pointwise is not None and function.shape == pointwise.shape):
-        return pointwise, ["observation"], {"kind": "pointwise", "meaning": "the log likelihood of each observation"}
+    meaning = "the log likelihood of each observation"
+    if function is None:
+        return pointwise, ["observation"], {"kind": "instead", "meaning": f"{meaning}, the function being too large"}
+    if probes is None and pointwise is not None and function.shape == pointwise.shape:
+        return pointwise, ["observation"], {"kind": "pointwise", "meaning": meaning}
     dims = ["probe", "output"][: function.ndim - 2] if function.ndim <= 4 else []
     where = "training" if probes is None else "probe"
     meaning = f"the network's output at {function.shape[2]} {where} inputs"

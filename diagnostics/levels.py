@@ -23,8 +23,9 @@ TITLES = {
     "function": "function",
     "invariants": "invariants",
 }
-FunctionKind = Literal["network", "pointwise", "site"]
-"""What the function level is: a network's output, each observation's log likelihood, or a site the user named."""
+FunctionKind = Literal["network", "pointwise", "site", "instead"]
+"""What the function level is: a network's output, each observation's log likelihood, a site the user named, or the log
+likelihood instead of a function that was too large to keep."""
 
 _GROUPS = {"raw": "posterior", "canonical": "canonical_posterior", "function": "function", "invariants": "invariants"}
 
@@ -91,21 +92,24 @@ def latent_sites(dataset: xr.Dataset) -> tuple[str, ...]:
 
 
 def function_kind(tree: xr.DataTree) -> FunctionKind | None:
-    """What the tree's function level is; None without one."""
-    return cast(FunctionKind, tree["function"].attrs["kind"]) if "function" in tree.children else None
+    """What the tree's function level is; None without one, or where its maker does not say."""
+    return cast(FunctionKind, tree["function"].attrs.get("kind")) if "function" in tree.children else None
 
 
-def parameter_level(tree: xr.DataTree) -> str | None:
-    """The level at which parameters themselves are to be judged; None for a network, whose weights nobody asks for.
+def identified_parameters(tree: xr.DataTree) -> Quantities | None:
+    """The parameters that no symmetry moves, of a model whose own function is the likelihood of its observations.
 
-    Where labels may be exchanged these are the canonical weights, else the raw ones. Without symmetries nobody knows.
+    None for a network, whose weights nobody asks for, without symmetries, where nobody knows, and where all are moved.
     """
     text = tree.attrs.get("symmetries")
-    if text is None or function_kind(tree) == "network":
+    if text is None or function_kind(tree) != "pointwise":
         return None
     groups = json.loads(text)
     factors = (groups["posterior"] or groups["likelihood"])["factors"]
-    return "canonical" if any(factor["kind"] in ("permutation", "sign") for factor in factors) else "raw"
+    moved = {slot["site"] for factor in factors for slot in factor["slots"]}
+    dataset = tree["posterior"].to_dataset()
+    fixed = [site for site in latent_sites(dataset) if site not in moved]
+    return _gather(dataset, fixed) if fixed else None
 
 
 def scale_factors(tree: xr.DataTree) -> bool:

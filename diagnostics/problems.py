@@ -3,9 +3,9 @@
 `arviz.diagnose` counts divergences, saturated trees and energy failures, and looks for a small effective sample size.
 What it misses is added, and what misleads in models with symmetries is left out:
 
-* it is run on function and invariants, and never on weights whose labels may be exchanged: label switching is no
-  error, and "regularise your model" is no advice for a permuted unit. Where the model is no network, its parameters are
-  what a user asks for, and are checked too, without their labels;
+* it is run on function and invariants, never on weights that a symmetry moves: label switching is no error, and
+  "regularise your model" is no advice for a permuted unit. The other parameters of a model that is no network are what
+  its user asks for, and are checked too;
 * its ``R-hat > 1.01`` for any of many quantities is raised by chance alone; here a quantity must exceed 1.01 *and*
   what the largest of them all exceeds by chance in 1 % of runs (`convergence.py`);
 * a NaN is never larger than a threshold: draws that are not finite and chains that never moved are looked for by name;
@@ -24,17 +24,10 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
-from .convergence import RHAT_MAX, Convergence, Row, convergence
-from .levels import TITLES, finite_chains, parameter_level
+from .convergence import RHAT_MAX, Convergence, Row, convergence, measure
+from .levels import TITLES, finite_chains, identified_parameters, restrict_chains
 from .record import Record
 from .verdict import Verdict, verdict
-
-_MIXED_IN = {
-    "raw": "these parameters",
-    "canonical": "these parameters",
-    "function": "what the model says",
-    "invariants": "what the model says",
-}
 
 
 @dataclass(frozen=True)
@@ -89,27 +82,30 @@ def diagnose(
         tree: As `to_datatree` or `canonicalize` returns it.
         table: ``convergence(tree)``, if it is at hand.
         judgement: ``verdict(tree)``, if it is at hand.
-        ess_min: Effective draws that every quantity of these levels must have, bulk and tail. The default is the
-            number from which Vehtari et al. (2021) trust R-hat and ESS themselves; it does not grow with the chains.
+        ess_min: Effective draws that every function value, invariant and such parameter must have, bulk and tail. The
+            default is the number from which Vehtari et al. (2021) trust R-hat and ESS themselves; it does not grow with
+            the chains.
 
     Returns:
         The checks. ``found`` is the exit status of ``manymodes diagnose``.
     """
     table = convergence(tree) if table is None else table
     judgement = verdict(tree) if judgement is None else judgement
+    rows = [row for row in (table.row("function"), table.row("invariants"), _parameters(tree)) if row]
     return Diagnosis(
         (
             *_sampler_checks(tree),
             *_chain_checks(tree),
-            *(
-                check
-                for level in ("function", "invariants", parameter_level(tree))
-                if level and (row := table.row(level)) and np.isfinite(row.rhat_max)
-                for check in _row_checks(row, ess_min)
-            ),
+            *(check for row in rows if np.isfinite(row.rhat_max) for check in _row_checks(row, ess_min)),
             Check("verdict", judgement.problem, f"{judgement.label}."),
         )
     )
+
+
+def _parameters(tree: xr.DataTree) -> Row | None:
+    """Convergence of the parameters that a user asks for, where there are some."""
+    parameters = identified_parameters(tree)
+    return None if parameters is None else measure("parameters", restrict_chains(parameters, finite_chains(tree)))
 
 
 def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
@@ -186,12 +182,13 @@ def _chain_checks(tree: xr.DataTree) -> Iterator[Check]:
 
 def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
     """R-hat and ESS of one level that has them; too few chains or draws for either is the verdict's to say."""
-    title = TITLES[row.level]
+    title = TITLES.get(row.level, row.level)
+    where = "these parameters" if row.level == "parameters" else "what the model says"
     yield Check(
         f"R-hat, {title}",
         row.rhat_beyond > 0,
         f"{_of(row.rhat_beyond, row.num_measured)} quantities exceed {RHAT_MAX} by more than chance; the largest R-hat "
-        f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in {_MIXED_IN[row.level]}; run them longer."
+        f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in {where}; run them longer."
         if row.rhat_beyond
         else f"largest {row.rhat_max:.3f}.",
     )

@@ -17,20 +17,36 @@ _MAX_LISTED = 5
 _HEADLINES = {
     "FUNCTIONAL DISAGREEMENT": "the chains disagree in what the model says, not only in labels. Their modes are real "
     "for these chains, and averages over all draws depend on how many chains happened to start in each.",
-    "FUNCTIONAL DISAGREEMENT in the invariants": "the functions that were compared agree, but not the log likelihood "
-    "or the log prior, which no relabelling changes: the chains say different things elsewhere, or the same with "
-    "weights that the prior holds for unequally likely.",
     "NO VERDICT": "the chains may disagree in what the model says, but these draws cannot tell it from chance.",
     "CHAINS TOO SHORT": "the draws are so autocorrelated that no permutation test holds its size; no verdict.",
     "MIXED": "the chains agree, weights included; labels either have one arrangement or switch freely within chains.",
     "SYMMETRY ONLY": "the chains differ in labels, not in functions. With the symmetries of the model removed no "
     "difference between them is left, so a large R-hat of the raw weights is no reason for concern.",
-    "SYMMETRY ONLY, undecided": "the functions agree, and so do the weights once the symmetries of the model are "
-    "removed. The raw weights seem to differ, in labels then, but these draws cannot tell it from chance.",
     "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "the chains say the same, but their weights differ by more than the "
     "symmetries that were found: a redundancy without a symmetry, or an imperfect alignment.",
-    "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT, undecided": "the chains say the same. Their weights seem to differ by "
-    "more than the symmetries that were found, but these draws cannot tell it from chance.",
+}
+# What a label claims where the states of its levels support less: (label, level, state).
+_WEAKER_HEADLINES = {
+    ("FUNCTIONAL DISAGREEMENT", "function", "undecided"): "the chains differ in the log likelihood or the log prior, "
+    "which no relabelling changes. Whether they differ at the probes too these draws cannot tell from chance.",
+    ("FUNCTIONAL DISAGREEMENT", "function", "agree"): "the functions that were compared agree, but not the log "
+    "likelihood or the log prior, which no relabelling changes: the chains say different things elsewhere, or the same "
+    "with weights of another prior density.",
+    ("FUNCTIONAL DISAGREEMENT", "function", None): "the chains differ in the log likelihood or the log prior, which no "
+    "relabelling changes.",
+    (
+        "SYMMETRY ONLY",
+        "raw",
+        "undecided",
+    ): "the functions agree, and so do the weights once the symmetries of the model "
+    "are removed. The raw weights seem to differ, in labels then, but these draws cannot tell it from chance.",
+    ("SYMMETRY ONLY", "canonical", "weak"): "the chains differ in labels, not in functions. With the symmetries of the "
+    "model removed hardly any difference between them is left, so a large R-hat of the raw weights is no reason for "
+    "concern.",
+    ("FUNCTION AGREES, CANONICAL WEIGHTS DO NOT", "canonical", "undecided"): "the chains say the same. Their weights "
+    "seem to differ by more than the symmetries that were found, but these draws cannot tell it from chance.",
+    ("FUNCTION AGREES, CANONICAL WEIGHTS DO NOT", "canonical", None): "the chains say the same, but their weights may "
+    "differ. No symmetries were looked for, so nobody knows whether in more than labels.",
 }
 _OVERTURNED = {
     "FUNCTIONAL DISAGREEMENT": "longer chains that move between these modes and then agree.",
@@ -40,18 +56,19 @@ _OVERTURNED = {
 _OVERTURNED_BY_ANOTHER_CHAIN = {
     "network": "one more chain, started elsewhere, or inputs other than the probes, at which the functions or the log "
     "likelihood lie apart.",
-    "pointwise": "one more chain, started elsewhere, with another log likelihood of some observation.",
     "site": "one more chain, started elsewhere, at which that site or the log likelihood lies apart.",
 }
+_BY_LIKELIHOOD = "one more chain, started elsewhere, with another log likelihood of some observation."
 _REACH = {
     "network": "Functions are compared at the probes only; they must cover the region of use.",
     "pointwise": "The function level sees what the observations see: parameters on which their likelihood hardly "
-    "depends are judged by their own R-hat and ESS alone.",
+    "depends show in their own R-hat and ESS alone.",
     "site": "Functions are compared by that one site only.",
+    "instead": "The function level sees the training inputs only; predictions elsewhere may differ.",
 }
 _LEGEND = (
     "'between chains': share of the variance, and the R-hat it amounts to. 'p': how often chains that differ by chance "
-    "alone show more. 'invariants': log likelihood and log prior."
+    "alone show more. 'invariants': the log likelihood and, where it is known, the log prior."
 )
 _LIMITS = (
     "Agreement is no proof of convergence: every chain may have missed the same mode.",
@@ -68,21 +85,21 @@ def verdict_text(verdict: Verdict) -> str:
         lines += [_level_line(level) for level in verdict.levels]
         lines += [_wrap(_LEGEND), ""]
     lines += [_wrap(clause) for clause in _clauses(verdict)]
-    kind = verdict.function_kind or "pointwise"
-    lines += ["", "Limits"] + [_wrap(limit, "- ") for limit in (_LIMITS[0], _REACH[kind], *_LIMITS[1:])]
-    overturned = _OVERTURNED.get(verdict.label, _OVERTURNED_BY_ANOTHER_CHAIN[kind])
+    kind = verdict.function_kind
+    reach = () if kind is None else (_REACH[kind],)
+    lines += ["", "Limits"] + [_wrap(limit, "- ") for limit in (_LIMITS[0], *reach, *_LIMITS[1:])]
+    overturned = _OVERTURNED.get(verdict.label, _OVERTURNED_BY_ANOTHER_CHAIN.get(kind or "", _BY_LIKELIHOOD))
     lines.append(_wrap(f"What would overturn it: {overturned.format(draws=_draws_needed(verdict))}"))
     return "\n".join(lines)
 
 
 def _headline(verdict: Verdict) -> str:
     """What the label claims, and no more than the states of the levels support."""
-    states = {level.level: level.state for level in verdict.levels}
-    if verdict.label == "FUNCTIONAL DISAGREEMENT" and states.get("function", "agree") != "differ":
-        return _HEADLINES["FUNCTIONAL DISAGREEMENT in the invariants"]
-    decisive = {"SYMMETRY ONLY": "raw", "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "canonical"}.get(verdict.label)
-    if decisive and states.get(decisive) == "undecided":
-        return _HEADLINES[f"{verdict.label}, undecided"]
+    states = {level.level: str(level.state) for level in verdict.levels}
+    for (label, level, state), headline in _WEAKER_HEADLINES.items():
+        seen = states.get(level)
+        if label == verdict.label and state == ("agree" if level == "function" and seen == "weak" else seen):
+            return headline
     return _HEADLINES[verdict.label]
 
 
@@ -90,9 +107,7 @@ def _clauses(verdict: Verdict) -> list[str]:
     clauses = [_basis(verdict)]
     weak = [_weak(level) for level in verdict.levels if level.state == "weak"]
     if weak:
-        clauses.append(
-            f"A real but small difference between chains (R-hat below 1.05) was found in: {', '.join(weak)}."
-        )
+        clauses.append(f"A real but small difference between chains was found in: {', '.join(weak)}.")
     function = verdict.level("function")
     if function and function.local_where and function.state in ("differ", "undecided"):
         clauses.append(
@@ -112,10 +127,10 @@ def _clauses(verdict: Verdict) -> list[str]:
 
 
 def _weak(level: LevelVerdict) -> str:
-    """The level; where only its largest quantity gives it away, that quantity's share and p-value."""
+    """The level and how small; where only its largest quantity gives it away, that quantity's share and p-value."""
     title = TITLES[level.level]
     if level.p < P_MAX:
-        return title
+        return f"{title} (R-hat below 1.05)"
     return f"{title} (one value, {_percent(level.local_beta)} between chains, p {_p(level.local_p)})"
 
 

@@ -160,7 +160,7 @@ def _notes(tree: xr.DataTree, found: Mapping[str, Quantities]) -> tuple[str, ...
     """What a reader must know about how the levels came about."""
     notes = []
     if "function" in found:
-        notes.append(f"Function: {tree['function'].attrs['meaning']}.")
+        notes.append(f"Function: {tree['function'].attrs.get('meaning', 'as the tree holds it')}.")
     elif "invariants" not in found:
         notes.append("The tree holds neither function values nor invariants: weights alone decide nothing.")
     if "symmetries" not in tree.attrs:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diagnostics import canonicalize, diagnose
+from diagnostics import diagnose
 from symmetry import Factor, Slot, Symmetries, SymmetryGroup
 
 
@@ -45,33 +45,34 @@ def test_divergences_and_low_energy_are_found(tree_of, values):
     assert [check.name for check in result.checks if check.problem] == ["divergences", "energy"]
 
 
-def _labelled(symmetric):
-    """Two parameters, with or without a permutation between them."""
+def _moved(symmetric):
+    """Two parameters ``w``, with or without a permutation between them, and another one that nothing moves."""
     factor = Factor("w:permutation", "permutation", "w", 2, (Slot("w", 0, 2),))
-    group = SymmetryGroup({"w": (2,)}, (factor,) if symmetric else ())
+    group = SymmetryGroup({"w": (2,), "mu": ()}, (factor,) if symmetric else ())
     return Symmetries(group, group)
 
 
-def test_parameters_of_a_model_that_is_no_network_are_checked(tree_of, values):
+@pytest.mark.parametrize(
+    ("site", "symmetric", "kind", "found"),
+    [
+        ("w", False, "pointwise", True),
+        ("w", True, "pointwise", False),
+        ("mu", True, "pointwise", True),
+        ("mu", True, "network", False),
+        ("mu", True, "instead", False),
+        ("mu", True, "site", False),
+    ],
+)
+def test_parameters_are_checked_that_no_symmetry_moves(tree_of, values, site, symmetric, kind, found):
     """The log likelihood may hardly depend on a parameter whose chains have not mixed."""
-    parameters = values[..., :2].copy()
-    parameters[0, :, 0] += 3.0
-    tree = tree_of(parameters, values, values[..., :2], _labelled(symmetric=False))
-    assert not diagnose(tree).found  # a network's weights
-    tree["function"].attrs["kind"] = "pointwise"
-    found = [check for check in diagnose(tree).checks if check.problem]
-    assert [check.name for check in found] == ["R-hat, raw weights", "ESS, raw weights"]
-    assert "have not mixed in these parameters" in found[0].message
-
-
-def test_parameters_are_checked_without_their_labels(tree_of, values):
-    parameters = values[..., :2] * 0.1 + np.array([-1.0, 1.0])
-    parameters[0] = parameters[0, :, ::-1]
-    tree = tree_of(parameters, values, values[..., :2], _labelled(symmetric=True))
-    tree["function"].attrs["kind"] = "pointwise"
-    result = diagnose(canonicalize(tree))
-    assert not result.found
-    assert "R-hat, canonical weights" in [check.name for check in result.checks]
+    weights = {"w": values[..., :2].copy(), "mu": values[..., 2].copy()}
+    weights[site][0] += 3.0
+    tree = tree_of(weights, values, values[..., :2], _moved(symmetric))
+    tree["function"].attrs["kind"] = kind
+    problems = [check for check in diagnose(tree).checks if check.problem]
+    assert [check.name for check in problems] == ["R-hat, parameters", "ESS, parameters"] * found
+    if found:
+        assert "have not mixed in these parameters" in problems[0].message
 
 
 def test_kernel_without_energy_is_not_asked_for_it(tree_of, values):

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,12 +160,22 @@ def test_units_do_not_matter(tree_of):
     assert first.level("function").beta == pytest.approx(second.level("function").beta)
 
 
-def _autocorrelated(seed, shape):
+def _noise(seed, shape):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def _text(label, **states):
+    """What is printed of given states."""
+    levels = tuple(
+        LevelVerdict(name, 3, 0.2, 1.1, 0.05, state, ((0, 1),), 0.2, 0.001, ()) for name, state in states.items()
+    )
+    numbers = {"symmetry_share": np.nan, "num_chains": 4, "num_draws": 50, "tau": 2.0, "num_batches": 4}
+    result = Verdict(label, levels, **numbers, left_out=(), function_kind="network", notes=())
+    return " ".join(str(result).split())
+
+
 def test_what_only_the_invariants_show_is_said_so(tree_of):
-    values, invariants = _autocorrelated(12, (8, 300, 10)), _autocorrelated(13, (8, 300, 2))
+    values, invariants = _noise(12, (8, 300, 10)), _noise(13, (8, 300, 2))
     invariants[:4] += 2.0
     result = verdict(tree_of(values, values, invariants))
     assert result.label == Label.FUNCTIONAL_DISAGREEMENT
@@ -175,26 +184,35 @@ def test_what_only_the_invariants_show_is_said_so(tree_of):
     assert "disagree in what the model says" in " ".join(str(verdict(tree_of(values, values, invariants))).split())
 
 
-def test_headlines_claim_no_more_than_the_states():
-    """With four short chains no difference can be certain: the words must not say that there is one."""
-    undecided, agree = (
-        LevelVerdict("raw", 3, beta, 1.2, p, state, ((0, 1),), beta, p, ())
-        for beta, p, state in ((0.2, 0.05, State.UNDECIDED), (0.0, 0.5, State.AGREE))
-    )
-    levels = [undecided, *(replace(agree, level=level) for level in ("canonical", "function", "invariants"))]
-    common = {"symmetry_share": np.nan, "num_chains": 4, "num_draws": 50, "tau": 2.0, "num_batches": 4}
-    common |= {"left_out": (), "function_kind": "network", "notes": ()}
-    text = " ".join(str(Verdict(Label.SYMMETRY_ONLY, tuple(levels), **common)).split())
-    assert "The raw weights seem to differ" in text
-    assert "the chains differ in labels" not in text
-    levels = [replace(undecided, state=State.DIFFER), replace(undecided, level="canonical"), *levels[2:]]
-    text = " ".join(str(Verdict(Label.WEIGHTS_DIFFER, tuple(levels), **common)).split())
-    assert "cannot tell it from chance" in text
+@pytest.mark.parametrize(
+    ("label", "states", "said"),
+    [
+        (Label.FUNCTIONAL_DISAGREEMENT, {"function": State.UNDECIDED}, "Whether they differ at the probes too"),
+        (Label.FUNCTIONAL_DISAGREEMENT, {"function": State.WEAK}, "the functions that were compared agree"),
+        (Label.FUNCTIONAL_DISAGREEMENT, {"invariants": State.DIFFER}, "the chains differ in the log likelihood"),
+        (Label.FUNCTIONAL_DISAGREEMENT, {"function": State.DIFFER}, "the chains disagree in what the model says"),
+        (Label.SYMMETRY_ONLY, {"raw": State.UNDECIDED, "canonical": State.AGREE}, "The raw weights seem to differ"),
+        (Label.SYMMETRY_ONLY, {"raw": State.DIFFER, "canonical": State.WEAK}, "hardly any difference"),
+        (Label.SYMMETRY_ONLY, {"raw": State.DIFFER, "canonical": State.AGREE}, "no difference between them is left"),
+        (Label.WEIGHTS_DIFFER, {"canonical": State.UNDECIDED}, "cannot tell it from chance"),
+        (Label.WEIGHTS_DIFFER, {"raw": State.DIFFER}, "No symmetries were looked for"),
+        (Label.WEIGHTS_DIFFER, {"canonical": State.DIFFER}, "their weights differ by more than the symmetries"),
+    ],
+)
+def test_headlines_claim_no_more_than_the_states(label, states, said):
+    assert said in _text(label, **states)
 
 
-@pytest.mark.parametrize(("kind", "reach"), [("network", "probes only"), ("pointwise", "what the observations see")])
+def test_a_weak_difference_is_bounded_as_it_was_seen():
+    assert "found in: function (one value, 20.0 % between chains, p 0.001)" in _text(Label.MIXED, function=State.WEAK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reach"),
+    [("network", "probes only"), ("pointwise", "what the observations see"), ("instead", "training inputs only")],
+)
 def test_limits_fit_the_function_level(tree_of, kind, reach):
-    values = _autocorrelated(14, (4, 200, 3))
+    values = _noise(14, (4, 200, 3))
     tree = tree_of(values, values)
     tree["function"].attrs["kind"] = kind
     assert reach in str(verdict(tree))
