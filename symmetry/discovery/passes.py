@@ -64,6 +64,7 @@ def find_characters(
         characters[value] = system.leaf(site, value)
         if site in fixed:
             system.zero(characters[value])
+    num_unknowns = len(system.names)
     for equation in program.equations:
         operands = [
             _constant_character(value, kind) if value.constant is not None else characters[value]
@@ -76,6 +77,7 @@ def find_characters(
     for value in program.outputs:
         if value.constant is None:
             system.zero(characters[value])
+    _forget(system, num_unknowns)
     return system
 
 
@@ -118,6 +120,16 @@ def _rigid(equation: Equation, system: System, operands: list[Character]) -> lis
     for operand in operands:
         system.zero(operand)
     return [INVARIANT for _ in equation.outputs]
+
+
+def _forget(system: System, start: int) -> None:
+    """Drop the unknowns of loops, which came after those of the sites.
+
+    A solved unknown is a form in earlier ones, so what remains are all solutions for the sites, and no others.
+    """
+    del system.names[start:]
+    for unknown in [unknown for unknown in system.solved if unknown >= start]:
+        del system.solved[unknown]
 
 
 def _fresh(value: Value) -> tuple[Axis, ...]:

@@ -4,6 +4,14 @@ A jaxpr nests (``jit``, ``custom_jvp_call``, ``remat`` ...), mixes literals with
 Each of these would cost a special case in every rule, so they are met here, once: calls are inlined, constants are
 values that know their array, equations on constants alone are evaluated, and what no output needs is dropped. The
 drift of JAX's jaxprs is met in this file too.
+
+Loops are not unrolled, for what is looked for are laws that each step keeps:
+
+    scan     c = loop_carry(start), x = loop_element(xs), (c', y) = body(c, x), c = loop_step(c, c'), ys = loop_stack(y)
+    while    c = loop_carry(start), c' = body(c), c = loop_step(c, c', condition(c))
+    cond     y = select_n(which, branch_0(x), branch_1(x), ..)
+
+A carried value has thus two equations, and one `Value` for its beginning, its course and its end.
 """
 
 from __future__ import annotations
@@ -30,6 +38,8 @@ CALLS = {
     "remat2": "jaxpr",
     "checkpoint": "jaxpr",
 }
+# The primitives of this module's own that loops are written in; their rules are in `rules.control`.
+CARRY, ELEMENT, STACK, STEP = "loop_carry", "loop_element", "loop_stack", "loop_step"
 
 
 @dataclass(eq=False, slots=True)
@@ -69,13 +79,15 @@ class Program:
 
     def replace_equations(self, equations: Sequence[Equation]) -> Program:
         """The same program with other equations, without those that no output needs."""
-        live = set(self.outputs)
-        kept = []
-        for equation in reversed(equations):
-            if live.intersection(equation.outputs):
-                kept.append(equation)
-                live.update(equation.inputs)
-        return Program(self.leaves, self.data, tuple(reversed(kept)), self.outputs)
+        live, seen = set(self.outputs), -1
+        # A carried value needs what comes after it in the list, so one round is not enough.
+        while len(live) > seen:
+            seen = len(live)
+            for equation in reversed(equations):
+                if live.intersection(equation.outputs):
+                    live.update(equation.inputs)
+        kept = tuple(equation for equation in equations if live.intersection(equation.outputs))
+        return Program(self.leaves, self.data, kept, self.outputs)
 
     def used(self, value: Value) -> bool:
         """Whether any equation or output reads the value."""
@@ -86,8 +98,14 @@ def flatten(closed: Any) -> tuple[tuple[Value, ...], tuple[Equation, ...], tuple
     """Inputs, equations and outputs of what ``jax.make_jaxpr`` gives, calls inlined and constants folded."""
     inputs = tuple(_fresh(variable.aval) for variable in closed.jaxpr.invars)
     equations: list[Equation] = []
-    outputs = _inline(closed.jaxpr, [_constant(value) for value in closed.consts], inputs, equations)
+    outputs = _call(closed, inputs, equations)
     return inputs, tuple(equations), outputs
+
+
+def _call(closed: Any, inputs: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
+    """Append the equations of a jaxpr that may carry its constants; the outputs."""
+    constants = [_constant(value) for value in getattr(closed, "consts", ())]
+    return _inline(getattr(closed, "jaxpr", closed), constants, inputs, equations)
 
 
 def _inline(
@@ -101,18 +119,85 @@ def _inline(
 
     for equation in jaxpr.eqns:
         operands = tuple(read(atom) for atom in equation.invars)
-        name = equation.primitive.name
-        inner = equation.params.get(CALLS[name]) if name in CALLS else None
+        name, params = equation.primitive.name, equation.params
+        inner = params.get(CALLS[name]) if name in CALLS else None
         if inner is not None:
-            body = getattr(inner, "jaxpr", inner)
-            results = _inline(body, [_constant(value) for value in getattr(inner, "consts", ())], operands, equations)
+            results = _call(inner, operands, equations)
+        elif name in CONTROL and not equation.effects:
+            results = CONTROL[name](params, operands, equations)
         else:
-            params = {key: _plain(value) for key, value in equation.params.items()}
+            params = {key: _plain(value) for key, value in params.items()}
             results = tuple(_fresh(variable.aval) for variable in equation.outvars)
+            if name == "reshape" and params["dimensions"] is not None:
+                operands = (_transpose(operands[0], params.pop("dimensions"), equations), *operands[1:])
             if not _fold(name, operands, results, params):
                 equations.append(Equation(name, operands, results, params))
         environment.update(zip(equation.outvars, results, strict=True))
     return tuple(read(atom) for atom in jaxpr.outvars)
+
+
+def _transpose(operand: Value, permutation: tuple[int, ...], equations: list[Equation]) -> Value:
+    """The operand of a reshape that reads its dimensions in another order: a transposition of its own."""
+    result = Value(tuple(operand.shape[dim] for dim in permutation), operand.dtype)
+    if not _fold("transpose", (operand,), (result,), {"permutation": permutation}):
+        equations.append(Equation("transpose", (operand,), (result,), {"permutation": permutation}))
+    return result
+
+
+def _scan(params: Mapping[str, Any], operands: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
+    """``c[t + 1], ys[t] = body(constants, c[t], xs[t])``."""
+    if "ft_in" in params:
+        num_constants, num_carried, _ = map(len, params["ft_in"].unpack())
+    else:  # JAX before 0.12
+        num_constants, num_carried = params["num_consts"], params["num_carry"]
+    constants, rest = operands[:num_constants], operands[num_constants:]
+    carried = _carry(rest[:num_carried], equations)
+    elements = [_append(ELEMENT, (xs,), xs.shape[1:], equations) for xs in rest[num_carried:]]
+    results = _call(params["jaxpr"], (*constants, *carried, *elements), equations)
+    _step(carried, results[:num_carried], (), equations)
+    length = int(params["length"])
+    stacks = [_append(STACK, (y,), (length, *y.shape), equations) for y in results[num_carried:]]
+    return (*carried, *stacks)
+
+
+def _while(params: Mapping[str, Any], operands: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
+    """``c[t + 1] = body(constants, c[t])`` while ``condition(constants, c[t])``."""
+    first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    carried = _carry(operands[second:], equations)
+    condition = _call(params["cond_jaxpr"], (*operands[:first], *carried), equations)
+    results = _call(params["body_jaxpr"], (*operands[first:second], *carried), equations)
+    _step(carried, results, condition, equations)
+    return carried
+
+
+def _cond(params: Mapping[str, Any], operands: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
+    """``y = branches[which](inputs)``: all branches, and for each output the choice between theirs."""
+    which, *inputs = operands
+    branches = [_call(branch, inputs, equations) for branch in params["branches"]]
+    return tuple(_append("select_n", (which, *ys), ys[0].shape, equations) for ys in zip(*branches, strict=True))
+
+
+CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+
+
+def _carry(starts: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
+    """Carried values. They know no entries, even where their starts do: those are the entries of one step only."""
+    return tuple(_append(CARRY, (start,), start.shape, equations) for start in starts)
+
+
+def _step(
+    carried: Sequence[Value], results: Sequence[Value], condition: Sequence[Value], equations: list[Equation]
+) -> None:
+    """Tie carried values to what a step makes of them."""
+    for value, result in zip(carried, results, strict=True):
+        equations.append(Equation(STEP, (value, result, *condition), (value,)))
+
+
+def _append(name: str, inputs: tuple[Value, ...], shape: tuple[int, ...], equations: list[Equation]) -> Value:
+    """Append an equation with one output, of the type of its last input; the output."""
+    output = Value(shape, inputs[-1].dtype)
+    equations.append(Equation(name, inputs, (output,)))
+    return output
 
 
 def _fold(name: str, operands: Sequence[Value], results: Sequence[Value], params: Mapping[str, Any]) -> bool:

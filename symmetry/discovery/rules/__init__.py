@@ -4,8 +4,18 @@ To add a primitive, copy the nearest rule into the file of its family, name the 
 the equation it emits into its docstring. ``reductions.py`` is the one to read first.
 """
 
-from . import elementwise, indexing, products, reductions, shapes
+from . import control, elementwise, indexing, products, reductions, shapes, windows
 from .registry import AXIS_RULES as AXIS_RULES
 from .registry import CHARACTER_RULES as CHARACTER_RULES
 
-__all__ = ["AXIS_RULES", "CHARACTER_RULES", "elementwise", "indexing", "products", "reductions", "shapes"]
+__all__ = [
+    "AXIS_RULES",
+    "CHARACTER_RULES",
+    "control",
+    "elementwise",
+    "indexing",
+    "products",
+    "reductions",
+    "shapes",
+    "windows",
+]

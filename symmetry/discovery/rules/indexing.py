@@ -60,6 +60,17 @@ def dynamic_slice(equation: Equation, operand: Dims, *starts: Dims) -> list[Dims
     return [tuple(axes)]
 
 
+@character_rule("dynamic_slice")
+def dynamic_slice_characters(equation: Equation, system: System, x: Character, *starts: Character) -> list[Character]:
+    """``y = x[start:start + size]`` with a computed start: ``e_start = 0``, and ``e_x = 0`` where it cuts."""
+    for start in starts:
+        system.zero(start)
+    sizes = zip(equation.params["slice_sizes"], equation.inputs[0].shape, strict=True)
+    whole = {dim: dim for dim, (size, length) in enumerate(sizes) if size == length}
+    system.zero(x, keys_of(x, set(range(len(equation.inputs[0].shape))) - set(whole)))
+    return [move(x, whole)]
+
+
 def _dimensions(equation: Equation) -> tuple[dict[int, int], dict[int, int]]:
     """Output dimension to index dimension, and output dimension to the operand dimension that is taken whole."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]

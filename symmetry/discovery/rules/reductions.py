@@ -72,6 +72,13 @@ def cumulative(equation: Equation, system: System, x: Character) -> list[Charact
     return [x]
 
 
+@character_rule("rev")
+def reversed_order(equation: Equation, system: System, x: Character) -> list[Character]:
+    """``y[i] = x[n - 1 - i]``: ``e_x[i] = 0`` along that dimension, whose positions have changed, the rest passes."""
+    system.zero(x, keys_of(x, set(equation.params["dimensions"])))
+    return [x]
+
+
 def _kept(equation: Equation) -> dict[int, int]:
     """Old to new numbers of the dimensions that a reduction leaves."""
     kept = [dim for dim in range(len(equation.inputs[0].shape)) if dim not in equation.params["axes"]]
