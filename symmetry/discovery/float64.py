@@ -15,6 +15,7 @@ import numpy as np
 
 from .certificate import Outputs, Probe, Weights
 from .trace import PosteriorLike, Shapes, trace_sites
+from .upcast import in_double_precision
 
 # Each function runs a few dozen times: compiling costs more than running.
 _QUICK = {"xla_backend_optimization_level": 0}
@@ -30,19 +31,21 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
         Three probes on one compiled function. With the log joint, whose sum would hide small errors, come the log prior
         and the observations.
     """
+    weights = _shapes(posterior.sites)
+    position = _shapes({site: x.shape for site, x in jax.eval_shape(_unconstrain, posterior, weights).items()})
     with _double_precision():
         doubled = jax.tree.map(_double, posterior)
-        weights = {site: jax.ShapeDtypeStruct(shape, np.float64) for site, shape in posterior.sites.items()}
-        position = jax.eval_shape(_unconstrain, doubled, weights)
+    constrain = _compiled(_constrain, (doubled, position), (posterior, position), _quick_constrain)
+    every_output = _compiled(_outputs, (doubled, weights), (posterior, weights), _quick_outputs)
 
     def draw(rng: np.random.Generator) -> Weights:
         start = {site: random_array(value.shape, rng) for site, value in position.items()}
         with _double_precision():
-            return _to_numpy(_constrain(doubled, start))
+            return _to_numpy(constrain(doubled, start))
 
     def run(weights: Weights) -> tuple[Outputs, Outputs, Outputs]:
         with _double_precision():
-            joint, observations, prior = map(_to_numpy, _posterior_outputs(doubled, dict(weights)))
+            joint, observations, prior = map(_to_numpy, every_output(doubled, dict(weights)))
         return joint | observations | {"log prior": np.asarray(sum(prior.values()))}, observations, prior
 
     return tuple(Probe(draw, lambda weights, part=part: run(weights)[part]) for part in range(3))  # pyright: ignore
@@ -52,7 +55,8 @@ def function_probe(function: Callable[[Any, Mapping[str, Any]], Any], inputs: An
     """A probe for ``function(inputs, weights)``; abstract inputs are drawn at random."""
     with _double_precision():
         doubled = jax.tree.map(_double, _realise(inputs))
-        compiled = jax.jit(function, compiler_options=_QUICK)
+    weights = _shapes(sites)
+    compiled = _compiled(function, (doubled, weights), (inputs, weights), jax.jit(function, compiler_options=_QUICK))
 
     def draw(rng: np.random.Generator) -> Weights:
         return {site: random_array(shape, rng) for site, shape in sites.items()}
@@ -65,13 +69,22 @@ def function_probe(function: Callable[[Any, Mapping[str, Any]], Any], inputs: An
     return Probe(draw, run)
 
 
+def _compiled(function: Callable[..., Any], doubled: Any, given: Any, usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``usual``, where the function lets itself be traced in float64; else its own program, evaluated in float64."""
+    try:
+        with _double_precision():
+            jax.eval_shape(function, *jax.tree.map(_double_shape, doubled))
+    except TypeError:
+        return jax.jit(in_double_precision(function, *given), compiler_options=_QUICK)
+    return usual
+
+
 def random_array(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Normal numbers that keep sums over the inputs of a layer of order one."""
     fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 1.0
     return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in))
 
 
-@jax.jit
 def _constrain(posterior: PosteriorLike, position: Any) -> Any:
     return posterior.constrain(position)
 
@@ -86,12 +99,22 @@ def _outputs(posterior: PosteriorLike, weights: Any) -> tuple[Any, Any, Any]:
     return {"log joint": posterior.log_joint(weights)}, posterior.observation_logprobs(weights), prior
 
 
-_posterior_outputs = jax.jit(_outputs, compiler_options=_QUICK)
+_quick_constrain, _quick_outputs = (jax.jit(f, compiler_options=_QUICK) for f in (_constrain, _outputs))
 
 
 def _log_prior(site: Mapping[str, Any]) -> Any:
     scale = 1.0 if site["scale"] is None else site["scale"]
     return jnp.sum(scale * site["fn"].log_prob(site["value"]))
+
+
+def _shapes(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
+    return {site: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for site, shape in sites.items()}
+
+
+def _double_shape(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, np.float64)
 
 
 def _double_precision() -> AbstractContextManager[Any]:

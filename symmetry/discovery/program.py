@@ -108,6 +108,14 @@ def _call(closed: Any, inputs: Sequence[Value], equations: list[Equation]) -> tu
     return _inline(getattr(closed, "jaxpr", closed), constants, inputs, equations)
 
 
+def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants of its body, and how many are carried."""
+    if "ft_in" in params:
+        constants, carried, _ = params["ft_in"].unpack()
+        return len(constants), len(carried)
+    return params["num_consts"], params["num_carry"]  # JAX before 0.12
+
+
 def _inline(
     jaxpr: core.Jaxpr, constants: Sequence[Value], inputs: Sequence[Value], equations: list[Equation]
 ) -> tuple[Value, ...]:
@@ -146,10 +154,7 @@ def _transpose(operand: Value, permutation: tuple[int, ...], equations: list[Equ
 
 def _scan(params: Mapping[str, Any], operands: Sequence[Value], equations: list[Equation]) -> tuple[Value, ...]:
     """``c[t + 1], ys[t] = body(constants, c[t], xs[t])``."""
-    if "ft_in" in params:
-        num_constants, num_carried, _ = map(len, params["ft_in"].unpack())
-    else:  # JAX before 0.12
-        num_constants, num_carried = params["num_consts"], params["num_carry"]
+    num_constants, num_carried = scan_counts(params)
     constants, rest = operands[:num_constants], operands[num_constants:]
     carried = _carry(rest[:num_carried], equations)
     elements = [_append(ELEMENT, (xs,), xs.shape[1:], equations) for xs in rest[num_carried:]]

@@ -135,8 +135,7 @@ CELLS = {
 @pytest.mark.parametrize("cell", CELLS)
 def test_linen_cells(cell):
     constructor, signs, num_slots = CELLS[cell]
-    # With param_dtype=float the carry follows the precision of the run; the default is float32 in the certificate too.
-    found = find_symmetries(*module(constructor(5, param_dtype=float)), SERIES).likelihood
+    found = find_symmetries(*module(constructor(5)), SERIES).likelihood
     (kinds,) = groups(found).values()
     assert kinds == {(S, 5), (Z, 5)}
     assert members(found, Z) == signs | {("head.kernel", 0)}
