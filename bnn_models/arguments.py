@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from numpyro.primitives import Messenger
 
 
 @jax.tree_util.register_pytree_node_class
@@ -70,9 +71,16 @@ class Arguments:
         return cls(children[0], *aux)
 
 
+def signature_of(model: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a model's own function, also where a NumPyro handler is wrapped about it."""
+    while isinstance(model, Messenger) and callable(model.fn):
+        model = model.fn
+    return inspect.signature(model)
+
+
 def _positional_names(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     """The model's names for its positional arguments; refuses a call that its signature does not allow."""
-    signature = inspect.signature(model)
+    signature = signature_of(model)
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:

@@ -203,7 +203,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # NumPy's readers raise whatever the bytes lead them to
-        raise ValueError(f"{path} could not be read as an .npz file of plain arrays: {error}.") from error
+        raise ValueError(
+            f"{path} could not be read as an .npz file of plain arrays; write one with numpy.savez."
+        ) from error
 
 
 def _read_npz(path: Path) -> _Table:

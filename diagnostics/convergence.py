@@ -88,7 +88,8 @@ class Convergence(Record):
         lines += [
             "'>chance': share of the quantities with an R-hat that perfectly mixed chains of the same autocorrelation "
             "exceed in 1 %.",
-            "'MCSE / sd': Monte Carlo error of the mean, in posterior standard deviations.",
+            "'MCSE / sd': Monte Carlo error of the mean, in posterior standard deviations. 'ESS tail': at the 5 % and "
+            "95 % quantiles.",
         ]
         lines += [
             f"{TITLES[row.level]}: measured on {row.num_measured} of {row.num_quantities - row.num_constant} varying "
@@ -158,7 +159,9 @@ def measure(level: str, quantities: Quantities, max_quantities: int = MAX_QUANTI
         constant = num_quantities if enough else 0
         return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", nan, nan, nan, nan, nan)
     rhat = np.asarray(az.rhat(values))
-    tau = autocorrelation_time(_rank_normalise(values))
+    # R-hat is the larger of two, of the values and of their distances from the median: so is the time that bounds it.
+    folded = np.abs(values - np.median(values, axis=(0, 1)))
+    tau = np.maximum(*(autocorrelation_time(_rank_normalise(each)) for each in (values, folded)))
     bulk, tail = np.asarray(az.ess(values, method="bulk")), np.asarray(az.ess(values, method="tail", prob=_TAILS))
     largest = chance_rhat(tau, num_chains, num_draws, CHANCE / len(rhat))
     return Row(

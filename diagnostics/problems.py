@@ -144,6 +144,8 @@ def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
 
 def _arviz(tree: xr.DataTree) -> dict[str, Any]:
     """What `arviz.diagnose` counts; silent, and also where NumPyro's name of the tree-depth statistic is used."""
+    if not {"sample_stats", "invariants"} <= set(tree.children):
+        return {}
     stats = tree["sample_stats"].to_dataset()
     if "reached_max_tree_depth" in stats:
         stats = stats.rename(reached_max_tree_depth="reached_max_treedepth")
@@ -190,7 +192,7 @@ def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
         f"{_of(row.rhat_beyond, row.num_measured)} quantities exceed {RHAT_MAX} by more than chance; the largest R-hat "
         f"is {row.rhat_max:.3f} at {row.worst}. The chains have not mixed in {where}; run them longer."
         if row.rhat_beyond
-        else f"largest {row.rhat_max:.3f}.",
+        else f"largest {row.rhat_max:.3f}; none exceeds {RHAT_MAX} by more than chance.",
     )
     smallest = min(row.ess_bulk_min, row.ess_tail_min)
     yield Check(
@@ -203,7 +205,7 @@ def _row_checks(row: Row, ess_min: int) -> Iterator[Check]:
 
 
 def _of(count: int, total: int) -> str:
-    return f"{count} of {total} ({100 * count / total:.1f} %)"
+    return f"{count} of {total} ({100 * count / total:.2g} %)"
 
 
 def _chains(chains: list[int]) -> str:

@@ -46,10 +46,15 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
         Draws that are not finite are left as they are.
 
     Raises:
-        ValueError: If it is no tree of draws, or carries no symmetries.
+        ValueError: If it is no tree of draws, carries no symmetries, or the posterior has other sites.
     """
     check_tree(tree)
     symmetries = symmetries_of(tree)
+    if symmetries is not None and posterior is not None and posterior.sites != dict(symmetries.likelihood.sites):
+        raise ValueError(
+            f"the posterior of the tree's draws was expected, with the sites {dict(symmetries.likelihood.sites)}; "
+            f"got one with {posterior.sites}"
+        )
     if symmetries is None:
         raise ValueError(
             "a tree with symmetries was expected, but this one has none; "
@@ -62,7 +67,8 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
     )
     moved = pool.scatter(alignment.weights)
     result = tree.copy()
-    result["canonical_posterior"] = xr.DataTree(pool.like_posterior(moved))
+    nothing_moves = not balancing.element and not alignment.element
+    result["canonical_posterior"] = xr.DataTree(pool.like_posterior(moved, with_derived=nothing_moves))
     result["canonicalization"] = xr.DataTree(_elements(pool, balancing, alignment))
     known = _canonical_log_prior(pool, balancing, posterior, moved)
     if known is not None:
@@ -111,13 +117,13 @@ class _Pool:
             for site, array in stored.items()
         }
 
-    def like_posterior(self, weights: Arrays) -> xr.Dataset:
+    def like_posterior(self, weights: Arrays, *, with_derived: bool) -> xr.Dataset:
         """The posterior's dataset with other values; dims, coordinates and attributes are kept.
 
-        Deterministic sites are left out: what they are at other weights only the model can tell.
+        Deterministic sites stay where weights do: what they are at other weights only the model can tell.
         """
         whole = self.tree["posterior"].to_dataset()
-        dataset = whole[list(latent_sites(whole))]
+        dataset = whole if with_derived else whole[list(latent_sites(whole))]
         return dataset.assign({site: dataset[site].copy(data=array) for site, array in weights.items()})
 
 

@@ -18,8 +18,9 @@ _HEADLINES = {
     "FUNCTIONAL DISAGREEMENT": "the chains disagree in what the model says, not only in labels. Their modes are real "
     "for these chains, and averages over all draws depend on how many chains happened to start in each.",
     "NO VERDICT": "the chains may disagree in what the model says, but these draws cannot tell it from chance.",
-    "CHAINS TOO SHORT": "the draws are so autocorrelated that no permutation test holds its size; no verdict.",
-    "MIXED": "the chains agree, weights included; labels either have one arrangement or switch freely within chains.",
+    "CHAINS TOO SHORT": "the draws are so autocorrelated that no test of agreement can be trusted; no verdict.",
+    "MIXED": "the chains agree, weights included: labels, where there are any, have one arrangement or switch freely "
+    "within chains.",
     "SYMMETRY ONLY": "the chains differ in labels, not in functions. With the symmetries of the model removed no "
     "difference between them is left, so a large R-hat of the raw weights is no reason for concern.",
     "FUNCTION AGREES, CANONICAL WEIGHTS DO NOT": "the chains say the same, but their weights differ by more than the "
@@ -27,6 +28,8 @@ _HEADLINES = {
 }
 # What a label claims where the states of its levels support less: (label, level, state).
 _WEAKER_HEADLINES = {
+    ("MIXED", "raw", "weak"): "the chains agree in what the model says. Of the variance of all raw weights little lies "
+    "between chains, but more than by chance: single ones can be far from mixed, as their R-hat tells.",
     ("FUNCTIONAL DISAGREEMENT", "function", "undecided"): "the chains differ in the log likelihood or the log prior, "
     "which no relabelling changes. Whether they differ at the probes too these draws cannot tell from chance.",
     ("FUNCTIONAL DISAGREEMENT", "function", "agree"): "the functions that were compared agree, but not the log "

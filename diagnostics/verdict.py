@@ -33,7 +33,16 @@ import xarray as xr
 from jaxtyping import Float
 
 from . import sentences
-from .between import P_MAX, autocorrelation_time, decompose, num_batches, permutation_test, standardise, varying
+from .between import (
+    P_MAX,
+    autocorrelation_time,
+    decompose,
+    num_batches,
+    permutation_test,
+    smallest_p,
+    standardise,
+    varying,
+)
 from .levels import (
     FunctionKind,
     Quantities,
@@ -238,6 +247,8 @@ def _label(found: Mapping[str, Quantities], states: Mapping[str, State], batches
         return Label.NO_VERDICT
     if batches == 0:
         return Label.TOO_SHORT
+    if smallest_p(len(found["raw"].values), batches) >= P_MAX:
+        return Label.NO_VERDICT  # no disagreement, however large, could be told from chance
     function = _worst(*(states[level] for level in decisive))
     if function is State.DIFFER:
         return Label.FUNCTIONAL_DISAGREEMENT

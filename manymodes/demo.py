@@ -6,6 +6,8 @@ Scikit-learn's diabetes data (no download), a network of two hidden units, eight
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 from .sample import add_size_arguments
 
@@ -37,9 +39,14 @@ def carry_out(options: argparse.Namespace) -> int:
     tree = conduct(posterior, kernel, options, probes=data.x_test)
     status = report(tree, json=options.json, run=options.output)
     if not options.json:
+        # As it was called: the command and its Python need not be on the path.
+        called = Path(sys.argv[0])
+        command, python = (
+            (called, called.with_name("python")) if called.name == "manymodes" else ("manymodes", "python")
+        )
         print(
-            f"\nNext:  manymodes diagnose {options.output}"
-            f"\n       manymodes summary {options.output} --group canonical_posterior"
-            f"\n       python -c 'import arviz as az; print(az.from_netcdf(\"{options.output}/tree.nc\"))'"
+            f"\nNext:  {command} diagnose {options.output}"
+            f"\n       {command} summary {options.output} --group canonical_posterior"
+            f"\n       {python} -c 'import arviz as az; print(az.from_netcdf(\"{options.output}/tree.nc\"))'"
         )
     return status

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"manymodes {options.command}: interrupted {interrupt}".rstrip(), file=sys.stderr)
-        return 1
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,13 +48,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="manymodes",
         description=DESCRIPTION,
         epilog=EPILOG,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (demo, sample, symmetries, diagnose, summary):
         name = module.__name__.rpartition(".")[2]
         line = (module.__doc__ or "").partition("\n")[0]
-        command = commands.add_parser(name, help=line, description=line)
+        command = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         command.add_argument("--json", action="store_true", help="print one JSON object for machines")
         module.add_arguments(command)
         command.set_defaults(carry_out=module.carry_out)

@@ -118,7 +118,9 @@ def bind(model: Callable[..., Any], arrays: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         ValueError: If an array bears the name of no argument, or a required argument has no array.
     """
-    parameters = inspect.signature(model).parameters
+    from bnn_models.arguments import signature_of
+
+    parameters = signature_of(model).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(arrays)
     takes = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -7,7 +7,6 @@ be said about the architecture. Nothing is allocated, shapes suffice.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.handlers import seed, substitute, trace
+
+from bnn_models.arguments import signature_of
 
 from .activations import fuse
 from .program import Program, flatten
@@ -140,5 +141,5 @@ def _abstract(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _argument_names(posterior: PosteriorLike) -> dict[int, str]:
     """The model's own name for each array among its arguments, by identity."""
-    bound = inspect.signature(posterior.model).bind(*posterior.args, **posterior.kwargs)
+    bound = signature_of(posterior.model).bind(*posterior.args, **posterior.kwargs)
     return {id(leaf): name for name, value in bound.arguments.items() for leaf in jax.tree.leaves(value)}

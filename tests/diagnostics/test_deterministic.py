@@ -43,10 +43,30 @@ def test_values_are_those_of_the_model(run):
     assert az.rhat(tree)["theta"].shape == (8,)
 
 
-def test_they_are_not_compared_and_not_canonical(run):
+def test_they_are_not_compared(run):
     _, tree, _ = run
     assert verdict(tree).level("raw").num_quantities == 10
-    assert set(tree["canonical_posterior"].data_vars) == {"mu", "tau", "theta_decentered"}
+    np.testing.assert_array_equal(tree["canonical_posterior"]["theta"], tree["posterior"]["theta"])
+
+
+def test_they_do_not_follow_weights_that_move():
+    def mixture(y):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 5.0).expand([2]))
+        numpyro.deterministic("gap", mean[1] - mean[0])
+        shares = dist.Categorical(probs=np.full(2, 0.5))
+        numpyro.sample("y", dist.MixtureSameFamily(shares, dist.Normal(mean, 5.0)), obs=y)
+
+    posterior = Posterior(mixture, _Y)
+    draws = sample(
+        posterior, NUTS(num_warmup=20), num_chains=2, num_draws=20, rng_key=jax.random.key(0), progress=False
+    )
+    tree = canonicalize(to_datatree(draws, find_symmetries(posterior)))
+    assert set(tree["posterior"].data_vars) == {"mean", "gap"}
+    assert set(tree["canonical_posterior"].data_vars) == {"mean"}
+
+
+def test_a_handler_about_a_model_hides_no_names(run):
+    assert "y: float32[8]" in repr(run[0].posterior)
 
 
 def test_they_are_read_back(run):
