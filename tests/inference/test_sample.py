@@ -148,6 +148,17 @@ def test_runs_in_float64():
     np.testing.assert_array_equal(draws.weights["x"], again.weights["x"])
 
 
+def cut_short(monkeypatch, run_block):
+    """A run in short blocks that something in ``run_block`` ends before its time."""
+    monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 1e-4)
+    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 20)
+    monkeypatch.setattr(runner.Group, "run_block", run_block)
+    draws = sample(TARGET, replace(KERNEL, num_warmup=4), **SETTINGS)
+    assert draws.interrupted
+    assert 0 < draws.num_draws < 30
+    return draws
+
+
 def test_interrupt_keeps_what_all_chains_have(monkeypatch, draws):
     blocks = []
 
@@ -158,12 +169,7 @@ def test_interrupt_keeps_what_all_chains_have(monkeypatch, draws):
         return run_block(self, plan)
 
     run_block = runner.Group.run_block
-    monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 1e-4)
-    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 20)
-    monkeypatch.setattr(runner.Group, "run_block", stop)
-    cut = sample(TARGET, replace(KERNEL, num_warmup=4), **SETTINGS)
-    assert cut.interrupted
-    assert 0 < cut.num_draws < 30
+    cut = cut_short(monkeypatch, stop)
     assert cut.weights["x"].shape == (4, cut.num_draws, 3)
 
 
@@ -190,12 +196,7 @@ def test_ctrl_c_lets_the_running_blocks_end(monkeypatch):
         return run_block(self, plan)
 
     run_block = runner.Group.run_block
-    monkeypatch.setattr(runner, "_SECONDS_A_BLOCK", 1e-4)
-    monkeypatch.setattr(programs, "_LONGEST_BLOCK", 20)
-    monkeypatch.setattr(runner.Group, "run_block", stop)
-    cut = sample(TARGET, replace(KERNEL, num_warmup=4), **SETTINGS)
-    assert cut.interrupted
-    assert 0 < cut.num_draws < 30
+    cut_short(monkeypatch, stop)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
