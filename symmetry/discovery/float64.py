@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .certificate import Outputs, Probe, Weights
-from .trace import PosteriorLike, Shapes, trace_sites
-from .upcast import in_double_precision
+from .trace import PosteriorLike, Shapes, abstract_weights, trace_sites
+from .upcast import double, in_double_precision
 
 # Each function runs a few dozen times: compiling costs more than running.
 _QUICK = {"xla_backend_optimization_level": 0}
@@ -31,10 +31,10 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
         Three probes on one compiled function. With the log joint, whose sum would hide small errors, come the log prior
         and the observations.
     """
-    weights = _shapes(posterior.sites)
-    position = _shapes({site: x.shape for site, x in jax.eval_shape(_unconstrain, posterior, weights).items()})
+    weights = abstract_weights(posterior.sites)
+    position = abstract_weights({site: x.shape for site, x in jax.eval_shape(_unconstrain, posterior, weights).items()})
     with _double_precision():
-        doubled = jax.tree.map(_double, posterior)
+        doubled = jax.tree.map(double, posterior)
     constrain = _compiled(_constrain, (doubled, position), (posterior, position), _quick_constrain)
     every_output = _compiled(_outputs, (doubled, weights), (posterior, weights), _quick_outputs)
 
@@ -54,8 +54,8 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
 def function_probe(function: Callable[[Any, Mapping[str, Any]], Any], inputs: Any, sites: Shapes) -> Probe:
     """A probe for ``function(inputs, weights)``; abstract inputs are drawn at random."""
     with _double_precision():
-        doubled = jax.tree.map(_double, _realise(inputs))
-    weights = _shapes(sites)
+        doubled = jax.tree.map(double, _realise(inputs))
+    weights = abstract_weights(sites)
     compiled = _compiled(function, (doubled, weights), (inputs, weights), jax.jit(function, compiler_options=_QUICK))
 
     def draw(rng: np.random.Generator) -> Weights:
@@ -107,10 +107,6 @@ def _log_prior(site: Mapping[str, Any]) -> Any:
     return jnp.sum(scale * site["fn"].log_prob(site["value"]))
 
 
-def _shapes(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
-    return {site: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for site, shape in sites.items()}
-
-
 def _double_shape(leaf: Any) -> Any:
     if not isinstance(leaf, jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
@@ -119,10 +115,6 @@ def _double_shape(leaf: Any) -> Any:
 
 def _double_precision() -> AbstractContextManager[Any]:
     return jax.enable_x64(new_val=True)
-
-
-def _double(leaf: Any) -> Any:
-    return jnp.asarray(leaf, np.float64) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
 
 
 def _realise(inputs: Any) -> Any:

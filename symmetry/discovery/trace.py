@@ -109,7 +109,7 @@ def site_supports(posterior: PosteriorLike) -> dict[str, Support]:
             if name in weights:
                 supports[name] = support_of(site["fn"].support)
 
-    jax.eval_shape(record, posterior, _abstract(posterior.sites))
+    jax.eval_shape(record, posterior, abstract_weights(posterior.sites))
     return supports
 
 
@@ -126,7 +126,7 @@ def _joint_and_observations(posterior: PosteriorLike, weights: Mapping[str, Any]
 def _program(
     function: Callable[[Any, Mapping[str, Any]], Any], inputs: Any, descriptions: list[str], sites: Shapes
 ) -> Program:
-    values, equations, outputs = flatten(jax.make_jaxpr(function)(inputs, _abstract(sites)))
+    values, equations, outputs = flatten(jax.make_jaxpr(function)(inputs, abstract_weights(sites)))
     data, weights = values[: len(descriptions)], values[len(descriptions) :]
     # JAX flattens a dict in the order of its sorted keys.
     by_site = dict(zip(sorted(sites), weights, strict=True))
@@ -135,7 +135,8 @@ def _program(
     return fuse(program.replace_equations(equations))
 
 
-def _abstract(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_weights(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of floating-point weights, to trace with."""
     return {site: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for site, shape in sites.items()}
 
 

@@ -47,11 +47,11 @@ def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Callab
 def _evaluate(closed: Any, *operands: Any) -> list[Any]:
     """Values of the outputs of a jaxpr that may carry its constants."""
     jaxpr = getattr(closed, "jaxpr", closed)
-    values = dict(zip(jaxpr.constvars, map(_double, getattr(closed, "consts", ())), strict=True))
+    values = dict(zip(jaxpr.constvars, map(double, getattr(closed, "consts", ())), strict=True))
     values |= dict(zip(jaxpr.invars, operands, strict=True))
 
     def read(atom: Any) -> Any:
-        return _double(jnp.asarray(atom.val, _dtype(atom))) if isinstance(atom, core.Literal) else values[atom]
+        return double(jnp.asarray(atom.val, _dtype(atom))) if isinstance(atom, core.Literal) else values[atom]
 
     for equation in jaxpr.eqns:
         results = _apply(equation, [read(atom) for atom in equation.invars])
@@ -67,9 +67,9 @@ def _apply(equation: Any, operands: list[Any]) -> Sequence[Any]:
         return _CONTROL[name](params, operands)
     if name in _BITS:
         operands = [jnp.asarray(x, _dtype(atom)) for x, atom in zip(operands, equation.invars, strict=True)]
-        return [_double(equation.primitive.bind(*operands, **params))]
+        return [double(equation.primitive.bind(*operands, **params))]
     results = equation.primitive.bind(*operands, **{key: _double_type(value) for key, value in params.items()})
-    return [_double(value) for value in (results if equation.primitive.multiple_results else [results])]
+    return [double(value) for value in (results if equation.primitive.multiple_results else [results])]
 
 
 def _scan(params: Any, operands: list[Any]) -> list[Any]:
@@ -105,7 +105,8 @@ def _dtype(atom: Any) -> np.dtype:
     return atom.aval.dtype
 
 
-def _double(value: Any) -> Any:
+def double(value: Any) -> Any:
+    """A floating-point array in float64, anything else as it is."""
     return jnp.asarray(value, np.float64) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value
 
 
