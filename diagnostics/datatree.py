@@ -182,7 +182,7 @@ def _predictive(draws: Draws, rng_key: PRNGKeyArray) -> xr.DataTree:
 
 def _add_precisions(tree: xr.DataTree, draws: Draws, symmetries: Symmetries) -> None:
     """Add the group ``precision`` where the likelihood has scales and the precisions measure a mass on their orbits."""
-    scales = symmetries.likelihood.restrict(("scale",))
+    scales = symmetries.likelihood.monomial().restrict(("scale",))
     if not scales.factors:
         return
     constant, gaussian = precisions_on_orbits(draws.posterior, draws.weights, scales)

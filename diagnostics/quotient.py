@@ -2,9 +2,9 @@ r"""Canonical weights: one representative for every set of weights that only lab
 
 Each draw is moved by one group element, ``theta_canonical = g_align g_balance theta``: first the scales of the
 likelihood's group take it to the point of least prior mass on its orbit (a Gaussian prior breaks these scales, so they
-are no symmetry of the posterior, but of the function they are), then the permutations and signs of the posterior's
-group take it as near as they can to the barycentre of all draws. Weights change through `SymmetryGroup.act` alone, so
-no function changes.
+are no symmetry of the posterior, but of the function they are), then the permutations, signs and rotations of the
+posterior's group take it as near as they can to the barycentre of all draws. Weights change through
+`SymmetryGroup.act` alone, so no function changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from symmetry import SymmetryGroup, balance, barycentre
+from symmetry import ISOMETRIES, Factor, SymmetryGroup, balance, barycentre
 
 from .datatree import symmetries_of
 from .levels import check_tree, latent_sites
@@ -61,10 +61,8 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
             "make it with to_datatree(draws, find_symmetries(posterior))"
         )
     pool = _Pool(tree, tuple(symmetries.likelihood.sites))
-    balancing = _balance(pool, symmetries.likelihood.restrict(("scale",)))
-    alignment = _align(
-        pool, balancing, (symmetries.posterior or symmetries.likelihood).restrict(("permutation", "sign"))
-    )
+    balancing = _balance(pool, symmetries.likelihood.monomial().restrict(("scale",)))
+    alignment = _align(pool, balancing, (symmetries.posterior or symmetries.likelihood).restrict(ISOMETRIES))
     moved = pool.scatter(alignment.weights)
     result = tree.copy()
     nothing_moves = not balancing.element and not alignment.element
@@ -162,10 +160,9 @@ def _elements(pool: _Pool, balancing: _Move, alignment: _Move) -> xr.Dataset:
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for move in (balancing, alignment):
         for name, values in move.element.items():
-            factor = move.group.factor(name)
-            missing = np.arange(factor.size) if factor.kind == "permutation" else 1.0
-            dim = f"{factor.axis}__axis" if factor.axis == name else factor.axis
-            variables[name] = ("chain", "draw", dim), pool.spread_out(values, missing)
+            identity = np.asarray(move.group.identity()[name])
+            dims = _element_dims(move.group.factor(name))
+            variables[name] = ("chain", "draw", *dims), pool.spread_out(values, identity)
     before, after = (_squared_distances(move.weights, alignment.group) for move in (balancing, alignment))
     variables["distance"] = ("chain", "draw"), pool.spread_out(np.sqrt(after), np.nan)
     attributes = {
@@ -176,6 +173,12 @@ def _elements(pool: _Pool, balancing: _Move, alignment: _Move) -> xr.Dataset:
     }
     coordinates = {dim: pool.tree["posterior"].coords[dim] for dim in ("chain", "draw")}
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _element_dims(factor: Factor) -> list[str]:
+    """Names of the dims of a factor's values; no dim may bear the name of the variable."""
+    members = [factor.axis, f"{factor.axis}__in"][: len(factor.shape) - len(factor.fibre)]
+    return [f"{name}__axis" if name == factor.name else name for name in (*factor.fibre, *members)]
 
 
 def _squared_distances(weights: Arrays, group: SymmetryGroup) -> Float[np.ndarray, " draw"]:

@@ -6,6 +6,7 @@ one way in which weights change.
 
 from typing import TYPE_CHECKING, Any
 
+from .action import Element as Element
 from .align import Alignment as Alignment
 from .align import align as align
 from .align import barycentre as barycentre
@@ -13,14 +14,14 @@ from .align import orbit_distance as orbit_distance
 from .balance import MinMass as MinMass
 from .balance import balance as balance
 from .balance import min_mass as min_mass
-from .group import Broken as Broken
-from .group import Certificate as Certificate
-from .group import Element as Element
-from .group import Factor as Factor
-from .group import Pin as Pin
-from .group import Slot as Slot
-from .group import Symmetries as Symmetries
+from .factor import ISOMETRIES as ISOMETRIES
+from .factor import Certificate as Certificate
+from .factor import Factor as Factor
+from .factor import Pin as Pin
+from .factor import Slot as Slot
 from .group import SymmetryGroup as SymmetryGroup
+from .symmetries import Broken as Broken
+from .symmetries import Symmetries as Symmetries
 
 if TYPE_CHECKING:
     from .discovery import find_symmetries as find_symmetries

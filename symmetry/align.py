@@ -1,10 +1,8 @@
-"""Alignment: the permutations and signs that bring draws nearest to a reference, or to each other.
+"""Alignment: the permutations, signs and rotations that bring draws nearest to a reference, or to each other.
 
 For one axis class that occurs once in every array, the nearest element is the solution of one signed linear assignment
-problem (`assignment.py`). For several classes the problem is NP-hard; coordinate descent over the classes is started
-from the better of the identity and a forward-greedy element, which fixes class after class from those arrays alone
-whose other classes are fixed already. A cold start fails even without noise, because the misalignment of the other
-classes enters the first cost.
+problem (`assignment.py`). For several classes the problem is NP-hard, and coordinate descent over the classes
+(`descent.py`) finds a point that no single class improves.
 
 The barycentre of many draws alternates between aligning all of them to a reference and averaging them. Both steps lower
 the mean squared distance to the reference.
@@ -23,14 +21,14 @@ import numpy as np
 from jaxtyping import Float
 
 from .action import AnyArray, Weights
-from .assignment import Arrays, AxisClass, act_on_host, axis_classes, best_of_class
+from .assignment import Arrays, act_on_host
+from .descent import align_draws, squared_norms
+from .factor import ISOMETRIES
+from .fibre import expand, with_common_fibres
 from .group import SymmetryGroup
 
-_MAX_PASSES = 20
 _MAX_ROUNDS = 50
 _ROUND_TOLERANCE = 1e-6
-# Numbers (weights and scores) of all draws that are aligned at once: copies of more than this fall out of the cache.
-_CHUNK_NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Alignment:
     """Draws aligned to their barycentre.
 
     Attributes:
-        element: The permutation and sign parts of an element for every draw.
+        element: The parts of an element that alignment chooses, for every draw.
         reference: The barycentre, site name to array without batch dims.
         objective: Mean squared distance to the reference after each round; it never rises.
         distances: Distance of every aligned draw to the reference.
@@ -51,33 +49,34 @@ class Alignment:
 
 
 def align(weights: Weights, group: SymmetryGroup, reference: Weights) -> dict[str, np.ndarray]:
-    """The permutations and signs that bring weights near to a reference.
+    """The permutations, signs and rotations that bring weights near to a reference.
 
     Minimises ``sum_sites ||g w - reference||^2``: exactly where one axis class occurs once in every array, else to a
     point that no change of a single class improves.
 
     Args:
         weights: Site name to constrained value; any batch dims lead.
-        group: The posterior's group. Its permutation and sign factors are used.
+        group: The posterior's group. Its permutations, signs and orthogonal matrices are used.
         reference: Site name to array, without batch dims or with those of the weights.
 
     Returns:
-        The permutation (int32) and sign (int8) parts of an element, with the batch dims of the weights. The other
+        The permutation (int32), sign (int8) and matrix parts of an element, with the batch dims of the weights. Other
         factors are not named, so `SymmetryGroup.act` leaves them alone.
 
     Raises:
         ValueError: If a site that the group moves is missing in the weights or in the reference.
 
     Example:
-        >>> from symmetry.group import Factor, Slot, SymmetryGroup
+        >>> from symmetry import Factor, Slot, SymmetryGroup
         >>> slots = (Slot("means", 0, 3),)
         >>> group = SymmetryGroup({"means": (3,)}, (Factor("labels", "permutation", "component", 3, slots),))
         >>> align({"means": np.array([5.1, 0.2, 1.9])}, group, {"means": np.array([0.0, 2.0, 5.0])})["labels"]
         array([1, 2, 0], dtype=int32)
     """
-    isometries = group.restrict(("permutation", "sign"))
+    isometries = with_common_fibres(group.restrict(ISOMETRIES))
     problem = _Problem.of(weights, isometries, reference)
-    return problem.unflatten(_align_draws(isometries, problem.draws, problem.reference, None))
+    element = align_draws(isometries, problem.draws, problem.reference, None)
+    return _expand(group, isometries, problem.unflatten(element))
 
 
 def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | None = None) -> Alignment:
@@ -87,7 +86,7 @@ def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | No
 
     Args:
         weights: Site name to draws; all batch dims lead.
-        group: The posterior's group. Its permutation and sign factors are used.
+        group: The posterior's group. Its permutations, signs and orthogonal matrices are used.
         logdensity: One number a draw; the draw of the largest is the first reference. Default: the first draw is.
 
     Returns:
@@ -96,20 +95,23 @@ def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | No
     Raises:
         ValueError: If there are no batch dims, the log densities are not one a draw, or no draw is finite.
     """
-    isometries = group.restrict(("permutation", "sign"))
+    isometries = with_common_fibres(group.restrict(ISOMETRIES))
     problem = _Problem.of(weights, isometries, {})
     reference = {site: array[_first_reference(problem, logdensity)] for site, array in problem.draws.items()}
     element: dict[str, np.ndarray] | None = None
     objective: list[float] = []
     squares = np.full(len(problem.finite), np.nan)
     while len(objective) < 2 or (len(objective) < _MAX_ROUNDS and _is_falling(objective)):
-        element = _align_draws(isometries, problem.draws, reference, element)
+        element = align_draws(isometries, problem.draws, reference, element)
         aligned = act_on_host(isometries, element, problem.draws)
         reference = {site: _mean(array[problem.finite]) for site, array in aligned.items()}
         squares = np.where(problem.finite, _squared_distances(aligned, reference), np.nan)
         objective.append(float(np.nanmean(squares)))
     return Alignment(
-        problem.unflatten(element or {}), reference, np.array(objective), np.sqrt(squares).reshape(problem.batch)
+        _expand(group, isometries, problem.unflatten(element or {})),
+        reference,
+        np.array(objective),
+        np.sqrt(squares).reshape(problem.batch),
     )
 
 
@@ -118,9 +120,9 @@ def orbit_distance(weights: Weights, group: SymmetryGroup, reference: Weights) -
 
     Args and errors as in `align`; one distance for each element of the batch dims.
     """
-    isometries = group.restrict(("permutation", "sign"))
+    isometries = with_common_fibres(group.restrict(ISOMETRIES))
     problem = _Problem.of(weights, isometries, reference)
-    element = _align_draws(isometries, problem.draws, problem.reference, None)
+    element = align_draws(isometries, problem.draws, problem.reference, None)
     aligned = act_on_host(isometries, element, problem.draws)
     squares = np.where(problem.finite, _squared_distances(aligned, problem.reference), np.nan)
     return np.sqrt(squares).reshape(problem.batch)
@@ -157,7 +159,11 @@ class _Problem:
 
     def unflatten(self, element: Arrays) -> dict[str, np.ndarray]:
         """The element with the batch dims of the weights."""
-        return {name: values.reshape(*self.batch, values.shape[-1]) for name, values in element.items()}
+        return {name: values.reshape(*self.batch, *values.shape[1:]) for name, values in element.items()}
+
+
+def _expand(group: SymmetryGroup, subgroup: SymmetryGroup, element: Arrays) -> dict[str, np.ndarray]:
+    return {name: np.asarray(values) for name, values in expand(group, subgroup, element).items()}
 
 
 def _flatten(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], batch: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -193,109 +199,5 @@ def _batch_shape(arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]) -> tuple
     return np.broadcast_shapes(*(array.shape[: array.ndim - len(shapes[site])] for site, array in arrays.items()))
 
 
-def _align_draws(group: SymmetryGroup, draws: Arrays, reference: Arrays, start: Arrays | None) -> dict[str, np.ndarray]:
-    """Align chunk by chunk; ``start`` is an element that the result is at least as good as."""
-    classes = axis_classes(group)
-    if not classes:
-        return {}
-    num_draws = len(next(iter(draws.values())))
-    if start is None:
-        identity = group.identity()
-        start = {name: np.tile(np.asarray(value), (num_draws, 1)) for name, value in identity.items()}
-    numbers = sum(array[0].size for array in draws.values()) + sum(axis_class.size**2 for axis_class in classes)
-    step = max(1, _CHUNK_NUMBERS // numbers)
-    chunks = []
-    for first in range(0, num_draws, step):
-        part = slice(first, first + step)
-        target = {s: array[part] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
-        chunks.append(_align_chunk(group, classes, _at(draws, part), target, _at(start, part)))
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in start}
-
-
-def _align_chunk(
-    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, start: Arrays
-) -> dict[str, np.ndarray]:
-    forward = _forward(group, classes, draws, reference, start)
-    if len(classes) == 1 and not classes[0].is_quadratic:
-        return forward
-    better = _inner_product(group, draws, reference, forward) > _inner_product(group, draws, reference, start)
-    element = {name: np.where(better[:, None], forward[name], start[name]) for name in start}
-    active = np.arange(len(better))
-    for _ in range(_MAX_PASSES):
-        target = {s: array[active] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
-        improved, progress = _one_pass(group, classes, _at(draws, active), target, _at(element, active))
-        for name, values in improved.items():
-            element[name][active] = values
-        active = active[progress]
-        if not len(active):
-            break
-    return element
-
-
-def _forward(
-    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, start: Arrays
-) -> dict[str, np.ndarray]:
-    """Fix class after class, each time the one that the arrays of the fixed classes say most about."""
-    element, remaining, fixed = dict(start), list(classes), set()
-    while remaining:
-        evidence = [_entries_per_member(group, axis_class, fixed) for axis_class in remaining]
-        axis_class = remaining.pop(int(np.argmax(evidence)))
-        places = axis_class.settled(fixed)
-        if places:
-            part, _ = best_of_class(group, axis_class, draws, reference, element, places)
-            element.update(part)
-        fixed.add(axis_class.name)
-    return element
-
-
-def _entries_per_member(group: SymmetryGroup, axis_class: AxisClass, fixed: set[str]) -> int:
-    slots = [place.slot for place in axis_class.settled(fixed)]
-    lengths = [1 if slot.axis is None else group.sites[slot.site][slot.axis] for slot in slots]
-    covered = [1 if slot.axis is None else slot.length for slot in slots]
-    return sum(
-        math.prod(group.sites[slot.site]) // length * part // slot.size
-        for slot, length, part in zip(slots, lengths, covered, strict=True)
-    )
-
-
-def _one_pass(
-    group: SymmetryGroup, classes: tuple[AxisClass, ...], draws: Arrays, reference: Arrays, element: Arrays
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Improve class after class; says which draws changed."""
-    element = dict(element)
-    # A change counts as progress only above rounding, or equal elements would be exchanged for ever.
-    eps = np.finfo(next(iter(draws.values())).dtype).eps
-    threshold = (
-        10
-        * eps
-        * np.sqrt(_squares(draws) * _squares({s: np.broadcast_to(reference[s], draws[s].shape) for s in draws}))
-    )
-    progress = np.zeros(len(threshold), bool)
-    for axis_class in classes:
-        part, gain = best_of_class(group, axis_class, draws, reference, element)
-        if axis_class.is_quadratic:
-            proposed = _inner_product(group, draws, reference, element | part)
-            gain = proposed - _inner_product(group, draws, reference, element)
-        better = gain > threshold
-        element |= {name: np.where(better[:, None], values, element[name]) for name, values in part.items()}
-        progress |= better
-    return element, progress
-
-
-def _inner_product(group: SymmetryGroup, draws: Arrays, reference: Arrays, element: Arrays) -> np.ndarray:
-    moved = act_on_host(group, element, draws)
-    products = [np.asarray(moved[site] * reference[site]) for site in draws]
-    return sum((x.reshape(len(x), -1).sum(axis=-1, dtype=float) for x in products), np.zeros(()))
-
-
 def _squared_distances(draws: Arrays, reference: Arrays) -> np.ndarray:
-    return _squares({site: np.asarray(draws[site] - reference[site]) for site in draws})
-
-
-def _squares(arrays: Arrays) -> np.ndarray:
-    """Squared norm of every draw."""
-    return sum((np.square(x).reshape(len(x), -1).sum(axis=-1, dtype=float) for x in arrays.values()), np.zeros(()))
-
-
-def _at(arrays: Arrays, index: slice | np.ndarray) -> dict[str, np.ndarray]:
-    return {name: array[index] for name, array in arrays.items()}
+    return squared_norms({site: np.asarray(draws[site] - reference[site]) for site in draws})

@@ -7,7 +7,10 @@ and sign are isometries, so the nearest element maximises the inner product, and
 
 where ``E`` holds the inner products over slots that the sign leaves alone and ``O`` those over slots that it flips.
 With several sign factors on a class, the maximum runs over all their combinations. Colours split the problem into
-blocks.
+blocks. Members of a class that varies over a fibre are counted through, and exchanged only over one fibre position.
+
+Of a class that matrices act on, the best orthogonal one is the polar factor of ``C[j, i] = <psi_j, phi_i>``
+(Schoenemann, A generalized solution of the orthogonal Procrustes problem, Psychometrika 1966).
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from .action import Factor, Slot, member_view, multiply, permute
+from .action import change, member_view
+from .factor import MATRICES, Factor, Slot
 from .group import SymmetryGroup
 
 Arrays = Mapping[str, np.ndarray]
@@ -38,26 +42,34 @@ class Place:
 
 @dataclass(frozen=True)
 class AxisClass:
-    """The permutation and the signs of one axis class."""
+    """The permutation and the signs of one axis class, or the matrices that act on it; all of one fibre."""
 
     name: str
     size: int
+    num_copies: int
     permutation: Factor | None
     signs: tuple[Factor, ...]
+    matrix: Factor | None
     places: tuple[Place, ...]
+
+    @property
+    def num_members(self) -> int:
+        """Members counted through, over the whole fibre."""
+        return self.num_copies * self.size
 
     @property
     def factors(self) -> tuple[Factor, ...]:
         """The factors of the class, the permutation first."""
-        return self.signs if self.permutation is None else (self.permutation, *self.signs)
+        return tuple(factor for factor in (self.permutation, *self.signs, self.matrix) if factor is not None)
 
     @property
     def blocks(self) -> list[np.ndarray]:
         """Sets of members that may be exchanged."""
         if self.permutation is None:
-            return list(np.arange(self.size)[:, None])
+            return list(np.arange(self.num_members)[:, None])
         colours = np.zeros(self.size, int) if self.permutation.colours is None else np.asarray(self.permutation.colours)
-        return [np.flatnonzero(colours == colour) for colour in np.unique(colours)]
+        of_one = [np.flatnonzero(colours == colour) for colour in np.unique(colours)]
+        return [copy * self.size + block for copy in range(self.num_copies) for block in of_one]
 
     @property
     def is_quadratic(self) -> bool:
@@ -93,7 +105,7 @@ def best_of_class(
         axis_class: The class to solve for.
         weights: Site name to draws ``(draw, ...)``.
         reference: Site name to array, without or with the draws' leading dim.
-        element: Values ``(draw, member)`` of all the factors.
+        element: Values ``(draw, *factor.shape)`` of all the factors.
         places: The slots that count. Default: all of the class.
 
     Returns:
@@ -103,13 +115,16 @@ def best_of_class(
     held = {name: value for name, value in element.items() if group.factor(name).axis != axis_class.name}
     sites = {place.slot.site for place in places}
     moved = act_on_host(group, held, {site: weights[site] for site in sites})
-    shape = (len(next(iter(element.values()))), axis_class.size, axis_class.size)
+    shape = (len(next(iter(element.values()))), axis_class.num_members, axis_class.num_members)
     scores: dict[tuple[int, ...], np.ndarray] = {}
     for place in places:
         array = _act_elsewhere(group, axis_class, place, moved[place.slot.site], element)
         scores.setdefault(place.parities, np.zeros(shape))
         scores[place.parities] += _inner_products(group, place, array, reference[place.slot.site])
-    return _solve(axis_class, scores or {(0,) * len(axis_class.signs): np.zeros(shape)}, element)
+    scores = scores or {(0,) * len(axis_class.signs): np.zeros(shape)}
+    if axis_class.matrix is not None:
+        return _rotate(axis_class, axis_class.matrix, sum(scores.values(), np.zeros(())), element)
+    return _solve(axis_class, scores, element)
 
 
 def act_on_host(group: SymmetryGroup, element: Arrays, weights: Arrays) -> dict[str, np.ndarray]:
@@ -120,16 +135,17 @@ def act_on_host(group: SymmetryGroup, element: Arrays, weights: Arrays) -> dict[
 def _axis_class(name: str, factors: Sequence[Factor]) -> AxisClass:
     own = [factor for factor in factors if factor.axis == name]
     permutation = next((factor for factor in own if factor.kind == "permutation"), None)
+    matrix = next((factor for factor in own if factor.kind in MATRICES), None)
     signs = tuple(factor for factor in own if factor.kind == "sign")
     exponents = [{_location(slot): slot.exponent for slot in sign.slots} for sign in signs]
-    permuted = set() if permutation is None else {_location(slot) for slot in permutation.slots}
+    permuted = {_location(slot) for factor in (permutation, matrix) if factor is not None for slot in factor.slots}
     slots = {_location(slot): slot for factor in own for slot in factor.slots}
     places = []
     for location, slot in slots.items():
         others = {f.axis for f in factors for s in f.slots if s.site == slot.site} - {name}
         parities = tuple(of_sign.get(location, 0) % 2 for of_sign in exponents)
         places.append(Place(slot, location in permuted, parities, frozenset(others)))
-    return AxisClass(name, own[0].size, permutation, signs, tuple(places))
+    return AxisClass(name, own[0].size, own[0].num_copies, permutation, signs, matrix, tuple(places))
 
 
 def _location(slot: Slot) -> tuple[str, int | None, int, int, int]:
@@ -141,10 +157,9 @@ def _act_elsewhere(
 ) -> np.ndarray:
     """Apply the class's present values at the other slots that it has in this array."""
     for factor in axis_class.factors:
-        change = permute if factor.kind == "permutation" else multiply
         for slot in factor.slots:
             if slot.site == place.slot.site and _location(slot) != _location(place.slot):
-                array = np.asarray(change(array, slot, group.sites[slot.site], element[factor.name]))
+                array = np.asarray(change(factor, array, slot, group.sites[slot.site], element[factor.name]))
     return array
 
 
@@ -172,19 +187,36 @@ def _solve(
     combinations = list(itertools.product((1, -1), repeat=len(axis_class.signs)))
     totals = np.stack([_signed_sum(scores, np.array(signs)) for signs in combinations])
     best = totals.max(axis=0)
-    draws, members = np.arange(len(best))[:, None], np.arange(axis_class.size)
+    draws, members = np.arange(len(best))[:, None], np.arange(axis_class.num_members)
     permutation = np.tile(members.astype(np.int32), (len(best), 1))
     for block in axis_class.blocks:
         if len(block) > 1:
-            squares = best if len(block) == axis_class.size else best[:, block[:, None], block]
+            squares = best if len(block) == axis_class.num_members else best[:, block[:, None], block]
             columns = [linear_sum_assignment(square, maximize=True)[1] for square in squares]
             permutation[:, block] = block[np.array(columns)]
     chosen = totals[:, draws, members, permutation].argmax(axis=0)
     signs = np.array(combinations, np.int8).reshape(len(combinations), -1)[chosen]
-    part: dict[str, np.ndarray] = {sign.name: signs[..., index] for index, sign in enumerate(axis_class.signs)}
+    part = {sign.name: _of_draws(sign, signs[..., index]) for index, sign in enumerate(axis_class.signs)}
     if axis_class.permutation is not None:
-        part[axis_class.permutation.name] = permutation
+        part[axis_class.permutation.name] = _of_draws(axis_class.permutation, permutation % axis_class.size)
     return part, best[draws, members, permutation].sum(axis=-1) - _score_of(axis_class, scores, element)
+
+
+def _rotate(
+    axis_class: AxisClass, factor: Factor, score: np.ndarray, element: Arrays
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Maximise ``sum_ji M[j, i] C[j, i]`` over orthogonal matrices, one for each fibre position."""
+    copies, size = np.arange(axis_class.num_copies), axis_class.size
+    blocks = score.reshape(len(score), len(copies), size, len(copies), size)[:, copies, :, copies].swapaxes(0, 1)
+    left, _, right = np.linalg.svd(blocks)
+    best = left @ right
+    gain = ((best - element[factor.name].reshape(best.shape)) * blocks).sum(axis=(1, 2, 3))
+    return {factor.name: _of_draws(factor, best)}, gain
+
+
+def _of_draws(factor: Factor, values: np.ndarray) -> np.ndarray:
+    """Values counted through as values of the factor."""
+    return values.reshape(len(values), *factor.shape)
 
 
 def _signed_sum(scores: Mapping[tuple[int, ...], np.ndarray], signs: np.ndarray) -> np.ndarray:
@@ -199,10 +231,11 @@ def _parity_sign(signs: np.ndarray, parity: tuple[int, ...]) -> np.ndarray:
 def _score_of(axis_class: AxisClass, scores: Mapping[tuple[int, ...], np.ndarray], element: Arrays) -> np.ndarray:
     """The score of the class's present values, one a draw."""
     num_draws = len(next(iter(scores.values())))
-    draws, members = np.arange(num_draws)[:, None], np.arange(axis_class.size)
-    permutation = members if axis_class.permutation is None else element[axis_class.permutation.name]
-    signs = (
-        np.stack([element[sign.name] for sign in axis_class.signs], axis=-1) if axis_class.signs else np.ones((1, 0))
-    )
+    draws, members = np.arange(num_draws)[:, None], np.arange(axis_class.num_members)
+    permutation = members
+    if axis_class.permutation is not None:
+        starts = members - members % axis_class.size
+        permutation = starts + element[axis_class.permutation.name].reshape(num_draws, -1)
+    signs = [element[sign.name].reshape(num_draws, -1) for sign in axis_class.signs]
     picked = {parity: score[draws, members, permutation] for parity, score in scores.items()}
-    return _signed_sum(picked, signs).sum(axis=-1)
+    return _signed_sum(picked, np.stack(signs, axis=-1) if signs else np.ones((1, 0))).sum(axis=-1)

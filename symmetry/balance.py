@@ -28,6 +28,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from .action import AnyArray, Weights
+from .fibre import expand, uniform
 from .group import SymmetryGroup
 from .scale_graph import ScaleGraph
 
@@ -63,7 +64,7 @@ def balance(
 
     Args:
         weights: Site name to constrained value; any batch dims lead.
-        group: The likelihood's group. Its scale factors are used.
+        group: The likelihood's group. Its scale factors are used; over a fibre they get one and the same value.
         precisions: Site name to prior precision of every weight, broadcast against the weights. Sites that are not
             named have precision 1.
         backend: ``"sweeps"`` (jitted, batched) or ``"cvxpy"`` (the convex program itself, one draw after the other).
@@ -75,7 +76,7 @@ def balance(
         ValueError: If an orbit has no point of least mass, units of a factor interact, or a site is missing.
 
     Example:
-        >>> from symmetry.group import Factor, Slot, SymmetryGroup
+        >>> from symmetry import Factor, Slot, SymmetryGroup
         >>> slots = Slot("inner", 0, 1, exponent=1), Slot("outer", 0, 1, exponent=-1)
         >>> group = SymmetryGroup({"inner": (1,), "outer": (1,)}, (Factor("scale", "scale", "unit", 1, slots),))
         >>> weights = {"inner": np.array([8.0]), "outer": np.array([2.0])}
@@ -85,7 +86,7 @@ def balance(
     if backend == "sweeps":
         return {name: jnp.exp(u) for name, u in min_mass(weights, group, precisions).log_scales.items()}
     if backend == "cvxpy":
-        return _balance_by_cvxpy(weights, group, precisions)
+        return expand(group, uniform(group), _balance_by_cvxpy(weights, uniform(group), precisions))
     raise ValueError(f"backend must be 'sweeps' or 'cvxpy', got {backend!r}")
 
 
@@ -97,7 +98,8 @@ def min_mass(weights: Weights, group: SymmetryGroup, precisions: Weights | None 
     masses = _entry_masses(weights, group, precisions)
     if not masses:
         return MinMass({}, jnp.zeros(()), jnp.zeros(()), jnp.zeros((), int))
-    return _min_mass(group, masses)
+    solution = _min_mass(uniform(group), masses)
+    return solution._replace(log_scales=expand(group, uniform(group), solution.log_scales))
 
 
 @jax.jit

@@ -1,13 +1,18 @@
 """Weight-space symmetry groups: elements, their composition, and their action on weights.
 
-A symmetry group of a model is a product of *factors* (`action.py`), permutations, signs and scales of axis classes.
-The factors of one class form the semidirect product of the diagonal part with S_n. An element is a dict from factor
-name to array; it permutes first and multiplies afterwards,
+A symmetry group of a model is a product of *factors* (`factor.py`): permutations, signs, scales and matrices of axis
+classes. The factors of one class form the semidirect product of the diagonal part with S_n. A factor that varies over
+a *fibre*, other classes h, is carried along by their permutations tau: a wreath product. An element is a dict from
+factor name to array; it permutes first, outer classes before inner ones, and multiplies afterwards,
 
-    w'[.., j, ..] = d[j]^e  w[.., sigma[j], ..],
+    w'[.., h, .., j, ..] = d_h[j]^e  w[.., tau[h], .., sigma_h[j], ..],
 
-so ``(d_2, sigma_2) (d_1, sigma_1) = (d_2 * d_1[sigma_2], sigma_1[sigma_2])``. Everything downstream (balancing,
-alignment, canonical trees) only ever chooses an element: weights change through `SymmetryGroup.act` alone.
+so the product of two elements has
+
+    tau = tau_1[tau_2],   sigma_h = sigma_1,k[sigma_2,h]  and  d_h = d_2,h * d_1,k[sigma_2,h]   with  k = tau_2[h].
+
+Everything downstream (balancing, alignment, canonical trees) only ever chooses an element: weights change through
+`SymmetryGroup.act` alone.
 
 References:
     Hecht-Nielsen, On the algebraic structure of feedforward network weight spaces, 1990.
@@ -17,7 +22,6 @@ References:
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -26,16 +30,8 @@ from jax import Array
 from jaxtyping import PRNGKeyArray
 
 from . import serialize
-from .action import KINDS as KINDS
-from .action import AnyArray as AnyArray
-from .action import Certificate as Certificate
-from .action import Element as Element
-from .action import Factor as Factor
-from .action import Kind as Kind
-from .action import Pin as Pin
-from .action import Slot as Slot
-from .action import Weights as Weights
-from .action import check_factors, gather, multiply, neutral, permute, random, whole_axes
+from .action import AnyArray, Element, Weights, change, gather, invert, neutral, random
+from .factor import KINDS, MATRICES, Factor, Kind, Pin, check_factors, whole_axes
 
 
 @jax.tree_util.register_static
@@ -56,6 +52,7 @@ class SymmetryGroup:
 
     Example:
         >>> import numpy as np
+        >>> from symmetry import Factor, Slot
         >>> slots = Slot("kernel", 1, 3), Slot("bias", 0, 3)
         >>> factor = Factor("units", "permutation", "hidden_0", 3, slots)
         >>> group = SymmetryGroup({"kernel": (2, 3), "bias": (3,)}, (factor,))
@@ -94,6 +91,20 @@ class SymmetryGroup:
         kept = tuple(factor for factor in self.factors if factor.kind in kinds)
         return SymmetryGroup(self.sites, kept, self.pinned, self.axes)
 
+    def monomial(self) -> SymmetryGroup:
+        """The subgroup of permutations, signs and scales: matrices with one entry in each row and each column."""
+        factors: list[Factor] = []
+        for factor in self.factors:
+            kinds: dict[Kind, tuple[Kind, ...]] = {
+                "linear": ("permutation", "sign", "scale"),
+                "orthogonal": ("permutation", "sign"),
+            }
+            for kind in kinds.get(factor.kind, ()):
+                slots = tuple(replace(slot, exponent=slot.exponent if kind == "scale" else 1) for slot in factor.slots)
+                factors.append(replace(factor, name=f"{factor.axis}:{kind}", kind=kind, slots=slots, certificate=None))
+            factors += [factor] if factor.kind not in MATRICES else []
+        return SymmetryGroup(self.sites, tuple(factors), self.pinned, self.axes)
+
     def act(self, element: Element, weights: Weights) -> dict[str, AnyArray]:
         """Move weights along their orbit, ``w'[j] = d[j]^e w[sigma[j]]``.
 
@@ -101,7 +112,7 @@ class SymmetryGroup:
         and grad; NumPy weights stay in NumPy and keep their precision.
 
         Args:
-            element: Factor name to array ``(..., member)``. A factor that is not named acts as its identity.
+            element: Factor name to array ``(..., *factor.shape)``. A factor that is not named acts as its identity.
             weights: Site name to constrained value. Sites unknown to the group pass through.
 
         Returns:
@@ -112,13 +123,11 @@ class SymmetryGroup:
         """
         self._check(element, weights)
         moved = dict(weights)
-        for factor in sorted(self.factors, key=lambda factor: KINDS.index(factor.kind)):
-            if factor.name not in element:
-                continue
-            change = permute if factor.kind == "permutation" else multiply
+        for factor in _in_order(self.factors):
             for slot in factor.slots:
-                if slot.site in moved:
-                    moved[slot.site] = change(moved[slot.site], slot, self.sites[slot.site], element[factor.name])
+                if factor.name in element and slot.site in moved:
+                    shape = self.sites[slot.site]
+                    moved[slot.site] = change(factor, moved[slot.site], slot, shape, element[factor.name])
         return moved
 
     def identity(self) -> dict[str, Array]:
@@ -137,31 +146,27 @@ class SymmetryGroup:
                 result[factor.name] = second[factor.name]
                 continue
             carried = self._carry(factor, first[factor.name], second)
-            diagonal = factor.kind != "permutation" and factor.name in second
-            result[factor.name] = second[factor.name] * carried if diagonal else carried
+            result[factor.name] = _multiply(factor, second.get(factor.name), carried)
         return result
 
     def inverse(self, element: Element) -> dict[str, AnyArray]:
-        """The element that undoes ``element``: ``sigma^-1`` and ``d'[j] = 1 / d[sigma^-1[j]]``."""
+        """The element that undoes ``element``: ``sigma_h^-1`` and ``1 / d_h`` where ``tau`` and ``sigma`` take them."""
         self._check(element, {})
-        result = {
-            factor.name: element[factor.name].argsort(axis=-1).astype(element[factor.name].dtype)
-            for factor in self.factors
-            if factor.kind == "permutation" and factor.name in element
-        }
-        for factor in self.factors:
-            if factor.kind != "permutation" and factor.name in element:
+        result: dict[str, AnyArray] = {}
+        for factor in _in_order(self.factors):
+            if factor.name in element:
                 carried = self._carry(factor, element[factor.name], result)
-                result[factor.name] = carried if factor.kind == "sign" else 1 / carried
+                result[factor.name] = _invert(factor, carried)
         return result
 
     def random(self, rng_key: PRNGKeyArray, batch_shape: tuple[int, ...] = ()) -> dict[str, Array]:
-        """Random elements: uniform permutations within colours, uniform signs, log-normal scales (log-sd 1)."""
+        """Random elements.
+
+        Uniform permutations within colours, uniform signs, log-normal scales (log-sd 1), Haar-orthogonal matrices, and
+        for GL(n) two of these around log-normal singular values (log-sd 0.3). Over a fibre all are independent.
+        """
         keys = jax.random.split(rng_key, max(len(self.factors), 1))
-        return {
-            factor.name: random(factor, key, (*batch_shape, factor.size))
-            for factor, key in zip(self.factors, keys, strict=False)
-        }
+        return {factor.name: random(factor, key, batch_shape) for factor, key in zip(self.factors, keys, strict=False)}
 
     @property
     def order(self) -> int:
@@ -169,9 +174,9 @@ class SymmetryGroup:
         order = 1
         for factor in self.factors:
             if factor.kind == "permutation":
-                order *= math.prod(math.factorial(size) for size in factor.colour_sizes)
+                order *= math.prod(math.factorial(size) for size in factor.colour_sizes) ** factor.num_copies
             if factor.kind == "sign":
-                order *= 2**factor.size
+                order *= 2 ** (factor.size * factor.num_copies)
         return order
 
     @property
@@ -180,14 +185,19 @@ class SymmetryGroup:
         total = 0.0
         for factor in self.factors:
             if factor.kind == "permutation":
-                total += sum(math.lgamma(size + 1) for size in factor.colour_sizes)
+                total += factor.num_copies * sum(math.lgamma(size + 1) for size in factor.colour_sizes)
             if factor.kind == "sign":
-                total += factor.size * math.log(2)
+                total += factor.num_copies * factor.size * math.log(2)
         return total
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the continuous part, the scales and matrices."""
+        return sum(factor.dimension for factor in self.factors)
 
     def describe(self) -> str:
         """The group as text: factors, members, certificates, pinned axes with reasons, order."""
-        return serialize.describe(self.factors, self.pinned, self.order)
+        return serialize.describe(self)
 
     def __str__(self) -> str:
         return self.describe()
@@ -202,89 +212,56 @@ class SymmetryGroup:
         return cls(**serialize.group_fields(serialize.parse(text)))
 
     def _carry(self, factor: Factor, values: AnyArray, element: Element) -> AnyArray:
-        """``values[sigma]`` under the permutation that the element has for the factor's axis class."""
-        for other in self.factors:
-            if other.kind == "permutation" and other.axis == factor.axis and other.name in element:
-                return gather(values, element[other.name])
+        """``values[tau[h], sigma_h[j]]`` under the permutations that the element has for the factor's classes."""
+        names = (*factor.fibre, factor.axis)
+        for position, name in enumerate(names):
+            for other in self.factors:
+                if other.kind == "permutation" and other.axis == name and other.name in element:
+                    values = gather(values, _along(factor, other, element[other.name]), position - len(factor.shape))
         return values
 
     def _check(self, element: Element, weights: Weights) -> None:
         """Refuse elements and weights whose shapes do not fit; shapes only, hence free under jit."""
         for name, values in element.items():
-            size = self.factor(name).size
-            if values.ndim == 0 or values.shape[-1] != size:
-                raise ValueError(f"the element's {name!r} must have shape (..., {size}), got {values.shape}")
+            self._check_values(self.factor(name), values)
         for site, array in weights.items():
             shape = self.sites.get(site, ())
             if array.shape[array.ndim - len(shape) :] != shape or array.ndim < len(shape):
-                raise ValueError(
-                    f"site {site!r} must have shape (..., {', '.join(map(str, shape))}), got {array.shape}"
-                )
+                raise ValueError(f"site {site!r} must have shape {_behind_batch(shape)}, got {array.shape}")
+
+    def _check_values(self, factor: Factor, values: AnyArray) -> None:
+        if values.ndim < len(factor.shape) or values.shape[values.ndim - len(factor.shape) :] != factor.shape:
+            raise ValueError(
+                f"the element's {factor.name!r} must have shape {_behind_batch(factor.shape)}, got {values.shape}"
+            )
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A factor of the likelihood's group that the posterior's lacks: the sites whose prior breaks it, and how.
-
-    Without sites no prior was seen to change: the factor may hold for the posterior, but could not be proved.
-    """
-
-    factor: str
-    sites: tuple[str, ...]
-    note: str
+def _in_order(factors: Collection[Factor]) -> list[Factor]:
+    """Permutations first, those of outer classes before those that vary over them."""
+    return sorted(factors, key=lambda factor: (KINDS.index(factor.kind), len(factor.fibre)))
 
 
-@dataclass(frozen=True)
-class Symmetries:
-    """What `find_symmetries` found: symmetries of the log joint, of the log likelihood, and what the prior breaks.
-
-    Args:
-        posterior: Exact symmetries of the log joint that leave each observation's log probability as it is; None where
-            there is no prior (a bare function).
-        likelihood: Symmetries of the log likelihood, or of the function.
-        broken: Factors of ``likelihood`` that ``posterior`` lacks: broken by the prior, or not proved.
-    """
-
-    posterior: SymmetryGroup | None
-    likelihood: SymmetryGroup
-    broken: tuple[Broken, ...] = ()
-
-    def describe(self) -> str:
-        """Both groups and what the prior breaks, as text."""
-        parts = [] if self.posterior is None else ["Symmetries of the posterior", _indent(self.posterior.describe())]
-        if self.posterior is not None and _act_alike(self.posterior, self.likelihood):
-            return "\n".join([*parts, "Symmetries of the likelihood: the same; the prior breaks none of them."])
-        parts += ["Symmetries of the likelihood", _indent(self.likelihood.describe())]
-        broken = [f"{item.factor} through {', '.join(item.sites)}: {item.note}" for item in self.broken if item.sites]
-        unproved = [f"{item.factor}: {item.note}" for item in self.broken if not item.sites]
-        for title, lines in (("Broken by the prior", broken), ("Neither broken nor proved", unproved)):
-            parts += [title, *map(_indent, lines)] if lines else []
-        return "\n".join(parts)
-
-    def __str__(self) -> str:
-        return self.describe()
-
-    def to_json(self) -> str:
-        """Both groups as JSON, lossless."""
-        return serialize.dump(self)
-
-    @classmethod
-    def from_json(cls, text: str) -> Symmetries:
-        """What `to_json` wrote."""
-        document = serialize.parse(text)
-        posterior = document["posterior"]
-        return cls(
-            None if posterior is None else SymmetryGroup(**serialize.group_fields(posterior)),
-            SymmetryGroup(**serialize.group_fields(document["likelihood"])),
-            tuple(Broken(item["factor"], tuple(item["sites"]), item["note"]) for item in document["broken"]),
-        )
+def _multiply(factor: Factor, second: AnyArray | None, carried: AnyArray) -> AnyArray:
+    if second is None or factor.kind == "permutation":
+        return carried
+    return second @ carried if factor.kind in MATRICES else second * carried
 
 
-def _act_alike(first: SymmetryGroup, second: SymmetryGroup) -> bool:
-    """Whether two groups have the same factors, whatever their certificates."""
-    bare = ([replace(factor, certificate=None) for factor in group.factors] for group in (first, second))
-    return next(bare) == next(bare)
+def _invert(factor: Factor, carried: AnyArray) -> AnyArray:
+    if factor.kind == "permutation":
+        return carried.argsort(axis=-1).astype(carried.dtype)
+    if factor.kind in MATRICES:
+        return invert(carried, orthogonal=factor.kind == "orthogonal")
+    return carried if factor.kind == "sign" else 1 / carried
 
 
-def _indent(text: str) -> str:
-    return textwrap.indent(text, "    ")
+def _along(factor: Factor, permutation: Factor, values: AnyArray) -> AnyArray:
+    """The values of a permutation with a dim of length one for each class of ``factor`` that they do not vary over."""
+    batch = values.shape[: values.ndim - len(permutation.shape)]
+    sizes = dict(zip((*permutation.fibre, permutation.axis), permutation.shape, strict=True))
+    dims = [sizes.get(name, 1) for name in (*factor.fibre, factor.axis)]
+    return values.reshape(*batch, *dims, *((1,) if factor.kind in MATRICES else ()))
+
+
+def _behind_batch(shape: tuple[int, ...]) -> str:
+    return f"(..., {', '.join(map(str, shape))})"

@@ -22,7 +22,7 @@ import numpy as np
 from jax import Array, lax
 from scipy import sparse
 
-from .action import Factor, Slot
+from .factor import Factor, Slot
 from .group import SymmetryGroup
 
 

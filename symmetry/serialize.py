@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .action import Certificate, Factor, Pin, Slot
+from .factor import Certificate, Factor, Pin, Slot
+
+if TYPE_CHECKING:
+    from .group import SymmetryGroup
 
 _INDENT = "    "
 _LARGEST_PRINTED_ORDER = 10**15
-_LETTERS = {"permutation": "S", "sign": "Z_2", "scale": "R_+"}
+_LETTERS = {"permutation": "S", "sign": "Z_2", "scale": "R_+", "linear": "GL", "orthogonal": "O"}
 
 
 def dump(value: Any) -> str:
@@ -54,34 +57,39 @@ def group_fields(document: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the JSON is not one that a symmetry group wrote: {error}") from error
 
 
-def describe(factors: tuple[Factor, ...], pinned: tuple[Pin, ...], order: int) -> str:
+def describe(group: SymmetryGroup) -> str:
     """Factors by axis class with members and certificates, pinned axes with reasons, and the order."""
     lines: list[str] = []
-    for axis in dict.fromkeys(factor.axis for factor in factors):
-        of_axis = [factor for factor in factors if factor.axis == axis]
+    for axis in dict.fromkeys(factor.axis for factor in group.factors):
+        of_axis = [factor for factor in group.factors if factor.axis == axis]
         lines.append(f"{' x '.join(map(_symbol, of_axis))} on {axis}")
         for factor in of_axis:
-            lines.append(f"{_INDENT}{factor.name}: {_symbol(factor)} on {', '.join(map(_place, factor.slots))}")
+            over = f", one for each {' and '.join(factor.fibre)}" if factor.fibre else ""
+            lines.append(f"{_INDENT}{factor.name}: {_symbol(factor)} on {', '.join(map(_place, factor.slots))}{over}")
             lines.append(f"{_INDENT * 2}{_evidence(factor.certificate)}")
-    if not factors:
+    if not group.factors:
         lines.append("the trivial group")
-    if pinned:
+    if group.pinned:
         lines.append("pinned")
-        lines += [f"{_INDENT}{pin.site}[{_dimension(pin.axis)}]: {pin.reason}" for pin in pinned]
-    lines.append(f"order of the finite part: {_order(order)}")
-    dimension = sum(factor.size for factor in factors if factor.kind == "scale")
-    if dimension:
-        lines.append(f"dimension of the continuous part: {dimension}")
+        lines += [f"{_INDENT}{pin.site}[{_dimension(pin.axis)}]: {pin.reason}" for pin in group.pinned]
+    lines.append(f"order of the finite part: {_order(group)}")
+    if group.dimension:
+        lines.append(f"dimension of the continuous part: {group.dimension}")
     return "\n".join(lines)
 
 
 def _symbol(factor: Factor) -> str:
-    """``S_3``, ``Z_2^3``, ``R_+^3``; coloured permutations are a product, ``(S_3 x S_2)``."""
+    """``S_3``, ``Z_2^3``, ``R_+^3``, ``GL(3)``; coloured permutations are ``(S_3 x S_2)``, fibred ones ``(S_3)^4``."""
     letter = _LETTERS[factor.kind]
-    if factor.kind != "permutation":
-        return letter if factor.size == 1 else f"{letter}^{factor.size}"
-    parts = [f"{letter}_{size}" for size in factor.colour_sizes if size > 1] or [f"{letter}_1"]
-    return parts[0] if len(parts) == 1 else f"({' x '.join(parts)})"
+    if factor.kind in ("sign", "scale"):
+        number = factor.size * factor.num_copies
+        return letter if number == 1 else f"{letter}^{number}"
+    if factor.kind == "permutation":
+        parts = [f"{letter}_{size}" for size in factor.colour_sizes if size > 1] or [f"{letter}_1"]
+    else:
+        parts = [f"{letter}({factor.size})"]
+    one = parts[0] if len(parts) == 1 and not factor.fibre else f"({' x '.join(parts)})"
+    return f"{one}^{factor.num_copies}" if factor.fibre else one
 
 
 def _place(slot: Slot) -> str:
@@ -108,9 +116,9 @@ def _evidence(certificate: Certificate | None) -> str:
     )
 
 
-def _order(order: int) -> str:
-    log10 = f"10^{math.log10(order):.2f}"
-    return f"{order} = {log10}" if order <= _LARGEST_PRINTED_ORDER else log10
+def _order(group: SymmetryGroup) -> str:
+    log10 = f"10^{group.log_order / math.log(10):.2f}"
+    return f"{group.order} = {log10}" if group.log_order <= math.log(_LARGEST_PRINTED_ORDER) else log10
 
 
 def _factor(document: dict[str, Any]) -> Factor:
@@ -118,8 +126,14 @@ def _factor(document: dict[str, Any]) -> Factor:
     return Factor(
         **{
             **document,
-            "slots": tuple(Slot(**slot) for slot in document["slots"]),
+            "slots": tuple(map(_slot, document["slots"])),
             "colours": None if colours is None else tuple(colours),
             "certificate": None if certificate is None else Certificate(**certificate),
+            "fibre": tuple(document.get("fibre", ())),
+            "fibre_shape": tuple(document.get("fibre_shape", ())),
         }
     )
+
+
+def _slot(document: dict[str, Any]) -> Slot:
+    return Slot(**{**document, "fibre": tuple(map(_slot, document.get("fibre", ())))})

@@ -16,14 +16,15 @@ certificate then guards this step as it guards all others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 
-from .numeric import ELEMENTWISE, elementwise, is_uniform
+from .numeric import ELEMENTWISE, PARAMETERS, elementwise, is_uniform
 from .program import Equation, Program, Value
 
 UNARY = "unary"
@@ -41,7 +42,7 @@ STRETCHES = (2.0, 1.7, 13.0, 0.31)
 
 def fuse(program: Program) -> Program:
     """The program with every chain of elementwise primitives on one value replaced by one ``unary`` equation."""
-    chains: dict[Value, Equation] = {}
+    chains: dict[Value, tuple[int, Equation]] = {}
     sources: dict[Value, Value] = {}
     equations = []
     for equation in program.equations:
@@ -50,7 +51,7 @@ def fuse(program: Program) -> Program:
             equations.append(equation)
             continue
         sources[equation.outputs[0]] = source
-        chains[equation.outputs[0]] = equation
+        chains[equation.outputs[0]] = len(chains), equation
         equations.append(Equation(UNARY, (source,), equation.outputs))
     fused = program.replace_equations(equations)
     for equation in fused.equations:
@@ -61,7 +62,8 @@ def fuse(program: Program) -> Program:
 
 def _source(equation: Equation, sources: Mapping[Value, Value]) -> Value | None:
     """The one value of the same shape that all operands are functions of; None where there is no such value."""
-    if equation.primitive not in ELEMENTWISE:
+    # Chains are run in float64.
+    if equation.primitive not in ELEMENTWISE or np.issubdtype(equation.outputs[0].dtype, np.complexfloating):
         return None
     arguments = {sources.get(value, value) for value in equation.inputs if value.constant is None}
     constants = [value.constant for value in equation.inputs if value.constant is not None]
@@ -73,10 +75,11 @@ def _source(equation: Equation, sources: Mapping[Value, Value]) -> Value | None:
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """Elementwise equations in order, from one value to the last output."""
+    """Elementwise equations in order, from one value to the last output; equal to any that computes the same way."""
 
-    source: Value
-    equations: tuple[Equation, ...]
+    source: Value = field(compare=False)
+    equations: tuple[Equation, ...] = field(compare=False)
+    signature: Hashable
 
     def values(self, points: np.ndarray) -> dict[Value, np.ndarray]:
         """Every intermediate of the chain at the points."""
@@ -97,12 +100,18 @@ class _Chain:
         return results[last].astype(np.float64), errors[last]
 
 
-def _describe(equation: Equation, chains: Mapping[Value, Equation]) -> tuple[str | None, Fraction | None]:
+def _describe(equation: Equation, chains: Mapping[Value, tuple[int, Equation]]) -> tuple[str | None, Fraction | None]:
     """Parity and degree of the function that a fused equation stands for."""
     (source,), (target,) = equation.inputs, equation.outputs
     if not np.issubdtype(source.dtype, np.floating):
         return None, None
-    chain = _Chain(source, _collect(source, target, chains))
+    equations = _collect(source, target, chains)
+    return _laws(_Chain(source, equations, _signature(source, equations)))
+
+
+@lru_cache(maxsize=1024)
+def _laws(chain: _Chain) -> tuple[str | None, Fraction | None]:
+    """Parity and degree of a chain: a network has many of few kinds."""
     points = _points(chain)
     values, errors = chain.run(points)
     mirrored, other = chain.run(-points)
@@ -112,15 +121,36 @@ def _describe(equation: Equation, chains: Mapping[Value, Equation]) -> tuple[str
     return "even" if even else "odd" if odd else None, _degree(chain, points, values, errors)
 
 
-def _collect(source: Value, target: Value, chains: Mapping[Value, Equation]) -> tuple[Equation, ...]:
+def _collect(source: Value, target: Value, chains: Mapping[Value, tuple[int, Equation]]) -> tuple[Equation, ...]:
     """The equations that lead from ``source`` to ``target``, in the order of the program."""
-    needed, pending = {source}, [target]
+    needed: dict[int, Equation] = {}
+    pending = [target]
     while pending:
         value = pending.pop()
-        if value not in needed:
-            needed.add(value)
-            pending += [operand for operand in chains[value].inputs if operand.constant is None]
-    return tuple(equation for value, equation in chains.items() if value in needed and value is not source)
+        if value is source or chains[value][0] in needed:
+            continue
+        number, equation = chains[value]
+        needed[number] = equation
+        pending += [operand for operand in equation.inputs if operand.constant is None]
+    return tuple(needed[number] for number in sorted(needed))
+
+
+def _signature(source: Value, equations: Sequence[Equation]) -> Hashable:
+    """Each equation with its operands, by their place in the chain or as a number, and what parameters it looks at."""
+    places = {source: 0} | {equation.outputs[0]: place for place, equation in enumerate(equations, 1)}
+
+    def operand(value: Value) -> Hashable:
+        constant = value.constant
+        return places[value] if constant is None else (constant.dtype.str, constant.reshape(-1)[:1].tobytes())
+
+    return tuple(
+        (
+            equation.primitive,
+            *map(operand, equation.inputs),
+            *(equation.params[key] for key in PARAMETERS.get(equation.primitive, ())),
+        )
+        for equation in equations
+    )
 
 
 def _degree(chain: _Chain, points: np.ndarray, values: np.ndarray, errors: np.ndarray) -> Fraction | None:

@@ -3,56 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from ..group import Factor, Pin, Slot, SymmetryGroup
-from .axes import Axis, Occurrence, find, occurrences
-from .characters import Key, Kind, System, independent
+from ..factor import Factor, Kind, Pin, Slot
+from ..group import SymmetryGroup
+from .axes import Axis, find, occurrences
+from .characters import System
+from .fibres import Candidate, fibre_of, settle
+from .generators import (
+    AxisClass,
+    Generator,
+    find_classes,
+    find_generators,
+    independent_whole_arrays,
+    slots,
+    without_implied,
+)
+from .linear import is_linear, may_rotate
 from .program import Program, Value
 from .rules.registry import Dims
+from .sightings import Scene, watch
 
 TOLD_APART = "positions told apart by slices or concatenation"
 
 
 @dataclass(frozen=True)
-class Place:
-    """One occurrence of an axis class in a dimension of a site; ``number`` counts the atoms of that dimension."""
-
-    site: str
-    dim: int
-    number: int
-    occurrence: Occurrence
-
-
-@dataclass(frozen=True)
-class AxisClass:
-    """One atom and every place where it occurs in the weights."""
-
-    atom: Axis
-    places: tuple[Place, ...]
-
-    def slots(self, exponents: Mapping[tuple[str, Key], int] | None = None) -> tuple[Slot, ...]:
-        """The places as slots; with exponents, those that have one."""
-        slots = []
-        for place in self.places:
-            exponent = 1 if exponents is None else exponents.get((place.site, (place.dim, place.number)), 0)
-            where = place.occurrence
-            if exponent:
-                slots.append(
-                    Slot(place.site, place.dim, self.atom.size, where.offset, where.stride, where.outer, exponent)
-                )
-        return tuple(slots)
-
-
-@dataclass(frozen=True)
-class Generator:
-    """One independent scale or sign symmetry: nonzero exponents, on one axis class or (None) on whole arrays."""
+class Part:
+    """A factor in the making: its class, what its generator does to it (None for a permutation), and its fibre."""
 
     kind: Kind
-    exponents: Mapping[tuple[str, Key], int]
-    axis_class: AxisClass | None
+    cls: AxisClass
+    generator: Generator | None = None
+    fibre: frozenset[Axis] = frozenset()
 
 
 def assemble(
@@ -60,8 +42,8 @@ def assemble(
     sites: Mapping[str, tuple[int, ...]],
     axes: Mapping[Value, Dims],
     systems: Sequence[System],
-) -> SymmetryGroup:
-    """The group that the passes found, not yet certified.
+) -> tuple[SymmetryGroup, frozenset[str]]:
+    """The group that the passes found, not yet certified, and the names of classes on which rotations may act.
 
     Args:
         program: The program that was analysed.
@@ -70,99 +52,123 @@ def assemble(
         systems: From `passes.find_characters`, for signs and for scales.
 
     Returns:
-        The group; axis classes are named after the first site that carries them.
+        The group, whose axis classes are named after the first site that carries them, and names of such classes.
     """
     used = {site: axes[value] for site, value in program.leaves.items() if program.used(value)}
-    classes = _classes(used)
-    generators = _generators(systems, classes, used)
+    classes = find_classes(used, sites)
+    generators = find_generators(systems, classes, used)
     diagonal = [generator for generator in generators if generator.axis_class is not None]
     moved = {id(generator.axis_class) for generator in diagonal}
     free = [cls for cls in classes if not cls.atom.pinned or id(cls) in moved]
-    names = _name_classes(classes, free)
+    scenes = watch(program, axes, [cls.atom for cls in free])
+    parts = _parts(free, diagonal, scenes, systems)
+    parts = _upgrade(_independent(parts, used), free, diagonal, scenes, systems)
+    names = _name_classes(classes, free, {axis for part in parts for axis in part.fibre})
+    depth = {part.cls.atom: len(part.fibre) for part in parts if part.generator is None}
+    outer_first = sorted((cls.atom for cls in classes), key=lambda axis: depth.get(axis, 0))
     factors: list[Factor] = []
+    for part in parts:
+        fibre = [axis for axis in outer_first if axis in part.fibre]
+        factors.append(_factor(part, fibre, used, names, factors))
+    taken = set(names.values())
+    for generator in independent_whole_arrays([one for one in generators if one.axis_class is None], diagonal, used):
+        whole = tuple(Slot(site, None, 1, exponent=power) for (site, _), power in generator.exponents.items())
+        axis = _unique(_prefix(whole[0].site, None), taken)
+        taken.add(axis)
+        factors.append(Factor(_factor_name(axis, generator.kind, factors), generator.kind, axis, 1, whole))
+    turning = frozenset(names[id(cls.atom)] for cls in free if may_rotate(scenes[cls.atom]))
+    return SymmetryGroup(sites, tuple(factors), _pins(sites, used), _dim_names(sites, used, names)), turning
+
+
+def _parts(
+    free: Sequence[AxisClass],
+    diagonal: Sequence[Generator],
+    scenes: Mapping[Axis, Sequence[Scene]],
+    systems: Sequence[System],
+) -> list[Part]:
+    """Permutations, signs and scales, class by class, with their fibres."""
+    exponents = {system.kind: system.evaluate for system in systems}
+    parts: list[Part] = []
     for cls in free:
-        axis, size = names[id(cls.atom)], cls.atom.size
+        seen = scenes[cls.atom]
         if not cls.atom.pinned:
-            colours = cls.atom.colours if any(cls.atom.colours) else None
-            factors.append(Factor(f"{axis}:permutation", "permutation", axis, size, cls.slots(), colours))
+            parts.append(Part("permutation", cls, fibre=fibre_of(seen, lambda sighting: sighting.varies)))
         for generator in diagonal:
             if generator.axis_class is cls:
-                factors.append(_diagonal(generator.kind, axis, size, cls.slots(generator.exponents), factors))
-    taken = set(names.values())
-    for generator in _whole_arrays(generators, diagonal, used):
-        slots = tuple(Slot(site, None, 1, exponent=power) for (site, _), power in generator.exponents.items())
-        axis = _unique(_prefix(slots[0].site, None), taken)
-        taken.add(axis)
-        factors.append(_diagonal(generator.kind, axis, 1, slots, factors))
-    return SymmetryGroup(sites, tuple(factors), _pins(sites, used), _dim_names(sites, used, names))
+                power = exponents[generator.kind](generator.exponents)
+                fibre = fibre_of(seen, lambda sighting, power=power: power(sighting.value, sighting.key) != 0)
+                parts.append(Part(generator.kind, cls, generator, fibre))
+    settled = settle([Candidate(part.cls.atom, part.fibre, part.generator is None) for part in parts])
+    return [replace(part, fibre=fibre) for part, fibre in zip(parts, settled, strict=True)]
 
 
-def _classes(used: Mapping[str, Dims]) -> list[AxisClass]:
-    """Axis classes in the order in which the sites carry them."""
-    places: dict[Axis, list[Place]] = {}
-    for site, dims in used.items():
-        for dim, axis in enumerate(dims):
-            for number, occurrence in enumerate(occurrences(axis)):
-                places.setdefault(occurrence.atom, []).append(Place(site, dim, number, occurrence))
-    return [AxisClass(atom, tuple(found)) for atom, found in places.items()]
+def _independent(parts: Sequence[Part], used: Mapping[str, Dims]) -> list[Part]:
+    """Without scales and signs that follow from others."""
+    diagonal = [part for part in parts if part.generator is not None]
+    generators = [part.generator for part in diagonal if part.generator is not None]
+    kept = without_implied(generators, [part.fibre for part in diagonal], used)
+    implied = {id(part) for number, part in enumerate(diagonal) if number not in kept}
+    return [part for part in parts if id(part) not in implied]
 
 
-def _generators(systems: Sequence[System], classes: Sequence[AxisClass], used: Mapping[str, Dims]) -> list[Generator]:
-    """The solutions of the systems that act on sites in use."""
-    owner: dict[tuple[str, Key], AxisClass] = {
-        (place.site, (place.dim, place.number)): cls for cls in classes for place in cls.places
-    }
+def _upgrade(
+    parts: Sequence[Part],
+    free: Sequence[AxisClass],
+    diagonal: Sequence[Generator],
+    scenes: Mapping[Axis, Sequence[Scene]],
+    systems: Sequence[System],
+) -> list[Part]:
+    """Permutations, signs and scales of classes that are only used linearly become matrices."""
+    (evaluate,) = (system.evaluate for system in systems if system.kind == "scale")
+    fibres = {axis for part in parts for axis in part.fibre}
+    linear: dict[Axis, Generator] = {}
+    for cls in free:
+        own = [generator for generator in diagonal if generator.axis_class is cls]
+        scales = [generator for generator in own if generator.kind == "scale"]
+        if any(cls.atom.colours) or cls.atom in fibres or len(scales) != 1 or len(own) != 2:
+            continue
+        power = evaluate(scales[0].exponents)
+        if is_linear(scenes[cls.atom], lambda sighting, power=power: power(sighting.value, sighting.key)):
+            linear[cls.atom] = scales[0]
     return [
-        Generator(system.kind, exponents, owner.get(next(iter(exponents))))
-        for system in systems
-        for exponents in system.solutions()
-        if all(site in used for site, _ in exponents)
+        replace(part, kind="linear", generator=linear[part.cls.atom]) if part.cls.atom in linear else part
+        for part in parts
+        if part.cls.atom not in linear or part.generator is None
     ]
 
 
-def _whole_arrays(
-    generators: Sequence[Generator], diagonal: Sequence[Generator], used: Mapping[str, Dims]
-) -> list[Generator]:
-    """Generators that multiply whole arrays and are no product of those that act member by member."""
-    kept = []
-    kinds: tuple[Kind, ...] = ("sign", "scale")
-    for kind in kinds:
-        implied = [_induced(generator, used) for generator in diagonal if generator.kind == kind]
-        whole = [one for one in generators if one.kind == kind and one.axis_class is None]
-        vectors = [{site: power for (site, _), power in one.exponents.items()} for one in whole]
-        kept += [whole[number] for number in independent(vectors, [vector for vector in implied if vector], kind)]
-    return kept
+def _factor(
+    part: Part, fibre: Sequence[Axis], used: Mapping[str, Dims], names: Mapping[int, str], before: Sequence[Factor]
+) -> Factor:
+    atom = part.cls.atom
+    axis = names[id(atom)]
+    exponents = None if part.generator is None else part.generator.exponents
+    return Factor(
+        _factor_name(axis, part.kind, before),
+        part.kind,
+        axis,
+        atom.size,
+        slots(part.cls, used, exponents, fibre),
+        atom.colours if part.kind == "permutation" and any(atom.colours) else None,
+        fibre=tuple(names[id(outer)] for outer in fibre),
+        fibre_shape=tuple(outer.size for outer in fibre),
+    )
 
 
-def _induced(generator: Generator, used: Mapping[str, Dims]) -> dict[str, int]:
-    """What a generator does to whole arrays when all members get one number; empty where that is no single power."""
-    powers: dict[str, int] = {}
-    for site, dims in used.items():
-        for dim, axis in enumerate(dims):
-            along = np.zeros(axis.size, int)
-            for number, place in enumerate(occurrences(axis)):
-                block = place.atom.size * place.stride * place.outer
-                along[place.offset : place.offset + block] += generator.exponents.get((site, (dim, number)), 0)
-            if along.any():
-                if along.min() != along.max():
-                    return {}
-                powers[site] = powers.get(site, 0) + int(along[0])
-    return powers
+def _factor_name(axis: str, kind: Kind, before: Sequence[Factor]) -> str:
+    """Class and kind; the second factor of a kind on an axis class gets a number."""
+    return _unique(f"{axis}:{kind}", {factor.name for factor in before})
 
 
-def _diagonal(kind: Kind, axis: str, size: int, slots: tuple[Slot, ...], before: Sequence[Factor]) -> Factor:
-    """A sign or scale factor; a second one of its kind on an axis class gets a number."""
-    return Factor(_unique(f"{axis}:{kind}", {factor.name for factor in before}), kind, axis, size, slots)
-
-
-def _name_classes(classes: Sequence[AxisClass], free: Sequence[AxisClass]) -> dict[int, str]:
-    """Names of the classes that are free or shared by several arrays; free ones choose first."""
+def _name_classes(classes: Sequence[AxisClass], free: Sequence[AxisClass], fibres: Collection[Axis]) -> dict[int, str]:
+    """Names of the classes that are free, a fibre or shared by several arrays; free ones choose first."""
     names: dict[int, str] = {}
+    outer = [cls for cls in classes if cls.atom in fibres]
     shared = [cls for cls in classes if len({place.site for place in cls.places}) > 1]
-    for cls in [*free, *shared]:
+    for cls in [*free, *outer, *shared]:
         if id(cls.atom) not in names:
             first = cls.places[0]
-            names[id(cls.atom)] = _unique(_prefix(first.site, first.dim), set(names.values()))
+            names[id(cls.atom)] = _unique(_prefix(first.site, first.key[0]), set(names.values()))
     return names
 
 

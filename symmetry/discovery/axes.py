@@ -98,6 +98,9 @@ def unify(*axes: Axis) -> Axis:
 def refine(axis: Axis, labels: Sequence[Hashable], *reasons: str) -> None:
     """Tell positions of different labels apart, for the reasons given."""
     axis = find(axis)
+    # Most labels are those of axes that nothing is known about, and those may be long.
+    if not labels or labels.count(labels[0]) == len(labels):
+        return
     if axis.kind == "sum":
         start = 0
         for part in axis.parts:
@@ -109,7 +112,7 @@ def refine(axis: Axis, labels: Sequence[Hashable], *reasons: str) -> None:
             stride //= part.size
             refine(part, _slices(labels, outer, part.size, stride), *reasons)
             outer *= part.size
-    else:
+    elif not axis.pinned:
         colours = _number(zip(axis.colours, labels, strict=True))
         if colours != axis.colours:
             axis.colours = colours

@@ -8,11 +8,21 @@ prior at random weights tell the sites that break it; if none of them changes, t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 
-from ..group import Broken, Factor, Slot, SymmetryGroup
+from ..factor import Factor, Kind, Slot
+from ..group import SymmetryGroup
+from ..symmetries import Broken
 from .certificate import Probe, changes
 from .characters import independent
+
+NAMES: dict[Kind, str] = {
+    "permutation": "permutations",
+    "sign": "signs",
+    "scale": "scales",
+    "linear": "matrices",
+    "orthogonal": "rotations",
+}
 
 type Shapes = Mapping[str, tuple[int, ...]]
 
@@ -31,7 +41,9 @@ def find_broken(
     Returns:
         One entry for each such factor; without sites where no prior changes under it.
     """
-    remaining = [_visible_part(factor, likelihood_sites) for factor in posterior.factors]
+    remaining = [
+        _visible_part(factor, likelihood_sites) for factor in (*posterior.factors, *posterior.monomial().factors)
+    ]
     broken = []
     for factor in likelihood.factors:
         if _survives(factor, remaining, likelihood.sites):
@@ -50,21 +62,21 @@ def _visible_part(factor: Factor, sites: Collection[str]) -> Factor:
 def _survives(factor: Factor, remaining: Collection[Factor], shapes: Shapes) -> bool:
     """Whether the remaining factors generate the factor."""
     same_kind = [other for other in remaining if other.kind == factor.kind]
-    if factor.kind == "permutation":
-        return any(set(other.slots) == set(factor.slots) and other.colours == factor.colours for other in same_kind)
-    if all(slot.axis is None for slot in factor.slots):
-        known = [_on_whole_arrays(other, shapes) for other in same_kind]
-        return not independent([_on_whole_arrays(factor, shapes)], known, factor.kind)
-    return not independent([_exponents(factor)], [_exponents(other) for other in same_kind], factor.kind)
+    if factor.kind == "sign" or factor.kind == "scale":
+        describe = _on_whole_arrays if all(slot.axis is None for slot in factor.slots) else _exponents
+        known = [describe(other, shapes) for other in same_kind]
+        return not independent([describe(factor, shapes)], known, factor.kind)
+    return any(set(other.slots) == set(factor.slots) and other.colours == factor.colours for other in same_kind)
 
 
-def _exponents(factor: Factor) -> Mapping[Slot, int]:
+def _exponents(factor: Factor, shapes: Shapes) -> Mapping[Hashable, int]:
+    del shapes
     return {dataclasses.replace(slot, exponent=1): slot.exponent for slot in factor.slots}
 
 
-def _on_whole_arrays(factor: Factor, shapes: Shapes) -> dict[str, int]:
+def _on_whole_arrays(factor: Factor, shapes: Shapes) -> Mapping[Hashable, int]:
     """What the factor does when all members get one number; empty where that is no power of whole arrays."""
-    powers: dict[str, int] = {}
+    powers: dict[Hashable, int] = {}
     for slot in factor.slots:
         if slot.axis is not None and slot.size * slot.stride * slot.outer < shapes[slot.site][slot.axis]:
             return {}
@@ -73,14 +85,13 @@ def _on_whole_arrays(factor: Factor, shapes: Shapes) -> dict[str, int]:
 
 
 def _note(factor: Factor, remaining: Collection[Factor], sites: tuple[str, ...], posterior: SymmetryGroup) -> str:
-    partners = [other for other in remaining if other.kind == factor.kind and set(factor.slots) <= set(other.slots)]
-    for other in partners:
-        moved = ", ".join(dict.fromkeys(slot.site for slot in other.slots if slot not in factor.slots))
-        within = f"within the colours {other.colours}" if other.colours != factor.colours else ""
-        condition = " and ".join(filter(None, (within, f"where {moved} move along" if moved else "")))
-        return f"remains only {condition}" if sites else f"proved only {condition}"
+    places = {_place(slot) for slot in factor.slots}
+    for other in (other for other in remaining if other.kind == factor.kind):
+        if places <= {_place(slot) for slot in other.slots}:
+            condition = " and ".join(_conditions(factor, other))
+            return f"remains only {condition}" if sites else f"proved only {condition}"
     if sites:
-        return f"the prior changes under its {factor.kind}s"
+        return f"the prior changes under its {NAMES[factor.kind]}"
     reasons = [
         pin.reason
         for pin in posterior.pinned
@@ -88,3 +99,22 @@ def _note(factor: Factor, remaining: Collection[Factor], sites: tuple[str, ...],
         if (slot.site, slot.axis) == (pin.site, pin.axis)
     ]
     return "not proved for the log joint: " + ("; ".join(dict.fromkeys(reasons)) or "no reason known")
+
+
+def _conditions(factor: Factor, other: Factor) -> Iterator[str]:
+    """Under which conditions a factor that acts at the same places does the same."""
+    places = {_place(slot) for slot in factor.slots}
+    moved = ", ".join(dict.fromkeys(slot.site for slot in other.slots if _place(slot) not in places))
+    if other.colours != factor.colours:
+        yield f"within the colours {other.colours}"
+    if len(other.fibre) < len(factor.fibre):
+        tied = [
+            name for name, size in zip(factor.fibre, factor.fibre_shape, strict=True) if size not in other.fibre_shape
+        ]
+        yield f"where it is one and the same over {' and '.join(tied or factor.fibre)}"
+    if moved:
+        yield f"where {moved} move along"
+
+
+def _place(slot: Slot) -> Slot:
+    return dataclasses.replace(slot, fibre=())

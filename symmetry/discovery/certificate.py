@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from jax import Array
 
-from ..group import Certificate, Factor, Pin, SymmetryGroup
+from ..factor import MATRICES, Certificate, Factor, Pin
+from ..group import SymmetryGroup
 
 TOLERANCE = 1e-10
 # Some hundred roundings of float64, and how far beyond the error that was seen a change must lie to count as one.
@@ -63,9 +65,10 @@ def certify(group: SymmetryGroup, probe: Probe) -> tuple[SymmetryGroup, tuple[st
         discovery, not of the model.
     """
     factors, defects, pins = [], [], list(group.pinned)
-    rng = np.random.default_rng(0)
-    points = _Points(probe, rng)
+    points = _Points(probe, np.random.default_rng(0))
     for factor in group.factors:
+        # Of its own, so that a factor of two groups meets the same elements in both.
+        rng = np.random.default_rng([1, zlib.crc32(factor.name.encode())])
         certificate = _examine(SymmetryGroup(group.sites, (factor,)), points, rng)
         if certificate and certificate.error <= TOLERANCE and certificate.control >= _visible(certificate.error):
             factors.append(dataclasses.replace(factor, certificate=certificate))
@@ -99,7 +102,7 @@ def difference(left: Outputs, right: Outputs, names: Iterable[str] | None = None
     worst = [0.0]
     for name in right if names is None else names:
         if right[name].size:
-            scale = max(float(np.max(np.abs(right[name]))), np.finfo(np.float64).tiny)
+            scale = float(np.max(np.abs(right[name]))) or 1.0
             worst.append(float(np.max(np.abs(left[name] - right[name]))) / scale)
     return float(np.max(worst))
 
@@ -141,6 +144,8 @@ def _examine(group: SymmetryGroup, points: _Points, rng: np.random.Generator) ->
         element = {factor.name: _element(factor, rng)}
         error = max(error, _nan_is_infinite(difference(points.probe.outputs(group.act(element, weights)), reference)))
         num_elements += 1
+        if error > TOLERANCE:
+            return Certificate(float(error), 0.0, num_elements)
         for site in hidden:
             changed = difference(points.probe.outputs(_left_behind(site, group, element, weights)), reference)
             if changed < _visible(error):
@@ -165,7 +170,9 @@ def _left_behind(site: str, group: SymmetryGroup, element: Mapping[str, np.ndarr
 def _redrawn(site: str, group: SymmetryGroup, weights: Weights, other: Weights) -> Weights:
     """The weights with the positions of one site that the factor acts on taken from ``other``."""
     (factor,) = group.factors
-    slots = tuple(dataclasses.replace(slot, exponent=1) for slot in factor.slots if slot.site == site)
+    slots = tuple(
+        dataclasses.replace(slot, exponent=1, fibre=()) for slot in dict.fromkeys(factor.slots) if slot.site == site
+    )
     marker = Factor(factor.name, "scale", factor.axis, factor.size, slots)
     marked = SymmetryGroup(group.sites, (marker,)).act(
         {factor.name: np.full(factor.size, 2.0)}, {site: np.ones(group.sites[site])}
@@ -176,30 +183,47 @@ def _redrawn(site: str, group: SymmetryGroup, weights: Weights, other: Weights) 
 def _element(factor: Factor, rng: np.random.Generator) -> np.ndarray:
     """A random element of one factor that is not the identity."""
     if factor.kind == "scale":
-        return np.exp(0.5 * rng.standard_normal(factor.size))
+        return np.exp(0.5 * rng.standard_normal(factor.shape))
+    if factor.kind in MATRICES:
+        return _matrices(factor, rng)
     if factor.kind == "sign":
-        signs = rng.choice([-1.0, 1.0], size=factor.size)
-        signs[rng.integers(factor.size)] = -1.0
+        signs = rng.choice([-1.0, 1.0], size=factor.shape)
+        signs.flat[rng.integers(signs.size)] = -1.0
         return signs
-    permutation = np.arange(factor.size)
-    colours = np.asarray(factor.colours if factor.colours is not None else [0] * factor.size)
-    while np.array_equal(permutation, np.arange(factor.size)):
-        for colour in np.unique(colours):
-            members = np.flatnonzero(colours == colour)
-            permutation[members] = rng.permutation(members)
+    identity = np.broadcast_to(np.arange(factor.size), factor.shape)
+    permutation = np.array(identity)
+    while np.array_equal(permutation, identity):
+        for members in _exchangeable(factor):
+            permutation[..., members] = rng.permuted(
+                np.broadcast_to(members, (*factor.fibre_shape, len(members))), axis=-1
+            )
     return permutation
 
 
 def _moving_all(factor: Factor) -> np.ndarray:
     """An element that leaves no member as it is, but those that no other may be exchanged with."""
+    if factor.kind in MATRICES:
+        return np.broadcast_to(-np.eye(factor.size) * (1.0 if factor.kind == "orthogonal" else 3.0), factor.shape)
     if factor.kind != "permutation":
-        return np.full(factor.size, -1.0 if factor.kind == "sign" else 3.0)
+        return np.full(factor.shape, -1.0 if factor.kind == "sign" else 3.0)
     permutation = np.arange(factor.size)
-    colours = np.asarray(factor.colours if factor.colours is not None else [0] * factor.size)
-    for colour in np.unique(colours):
-        members = np.flatnonzero(colours == colour)
+    for members in _exchangeable(factor):
         permutation[members] = np.roll(members, 1)
-    return permutation
+    return np.broadcast_to(permutation, factor.shape)
+
+
+def _exchangeable(factor: Factor) -> list[np.ndarray]:
+    """The members of each colour."""
+    colours = np.asarray(factor.colours if factor.colours is not None else [0] * factor.size)
+    return [np.flatnonzero(colours == colour) for colour in np.unique(colours)]
+
+
+def _matrices(factor: Factor, rng: np.random.Generator) -> np.ndarray:
+    """Random rotations, for GL(n) two of them around singular values near one."""
+    left, right = (np.linalg.qr(rng.standard_normal(factor.shape))[0] for _ in range(2))
+    if factor.kind == "orthogonal":
+        return left
+    return left * np.exp(0.3 * rng.standard_normal((*factor.shape[:-2], 1, factor.size))) @ right
 
 
 def _nan_is_infinite(value: float) -> float:

@@ -11,9 +11,10 @@ The constant 0 takes any exponent, for scales so does an infinity: a *wildcard*.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Literal
 
@@ -29,6 +30,7 @@ INVARIANT: Character = MappingProxyType({})
 # Compared by identity.
 WILDCARD: Character = MappingProxyType({})
 Kind = Literal["scale", "sign"]
+ZERO = Fraction(0)
 
 
 @dataclass(eq=False)
@@ -44,6 +46,8 @@ class System:
     axes: Mapping[Value, tuple[Axis, ...]]
     names: list[tuple[str, Key]] = field(default_factory=list)
     solved: dict[int, Form] = field(default_factory=dict)
+    characters: dict[Value, Character] = field(default_factory=dict)
+    hidden: dict[int, Form] = field(default_factory=dict)
 
     def slots(self, value: Value) -> tuple[tuple[Axis, ...], ...]:
         """Per dimension the atoms of its tree."""
@@ -84,28 +88,82 @@ class System:
 
     def solutions(self) -> list[dict[tuple[str, Key], int]]:
         """A basis of integer exponents that solve all equations, with the first nonzero exponent positive."""
-        free = [unknown for unknown in range(len(self.names)) if unknown not in self.solved]
-        basis = []
-        for unknown in free:
-            vector = {unknown: Fraction(1)}
-            vector |= {pivot: form[unknown] for pivot, form in self.solved.items() if form.get(unknown, Fraction(0))}
-            basis.append({self.names[number]: value for number, value in _integers(vector).items()})
-        return basis
+        free = (unknown for unknown in range(len(self.names)) if unknown not in self.solved)
+        vectors = {unknown: {unknown: Fraction(1)} for unknown in free}
+        for pivot in self.solved:
+            for unknown, value in self._resolve(pivot).items():
+                vectors[unknown][pivot] = value
+        return [
+            {self.names[number]: value for number, value in _integers(vector).items()} for vector in vectors.values()
+        ]
+
+    def hide(self, start: int) -> None:
+        """Take the unknowns of loops, which came after those of the sites, out of the solutions.
+
+        A solved unknown is a form in earlier ones, so what remains are all solutions for the sites, and no others.
+        """
+        self.hidden = {unknown: self._reduce({unknown: Fraction(1)}) for unknown in range(start, len(self.names))}
+        del self.names[start:]
+        for unknown in self.hidden:
+            self.solved.pop(unknown, None)
+
+    def evaluate(self, solution: Mapping[tuple[str, Key], int]) -> Callable[[Value, Key], Fraction]:
+        """The exponent of every value under a solution; zero where a loop leaves it open."""
+        exponents = {self._numbers[name]: Fraction(value) for name, value in solution.items()}
+
+        def of_form(form: Form) -> Fraction:
+            terms = [
+                weight * (exponents[unknown] if unknown in exponents else of_hidden(unknown))
+                for unknown, weight in form.items()
+                if unknown in exponents or unknown in self.hidden
+            ]
+            return self.value(sum(terms, ZERO)) if terms else ZERO
+
+        @cache
+        def of_hidden(unknown: int) -> Fraction:
+            form = self.hidden[unknown]
+            return ZERO if unknown in form else of_form(form)
+
+        return lambda value, key: of_form(self.characters.get(value, INVARIANT).get(key, {}))
+
+    @cached_property
+    def _numbers(self) -> Mapping[tuple[str, Key], int]:
+        """The unknown of each name, for when there are no more to come."""
+        return {name: unknown for unknown, name in enumerate(self.names)}
 
     def _demand(self, form: Form) -> None:
-        """Add ``form = 0``; solved unknowns are kept as forms in the free ones."""
-        form = self._reduce(form)
+        """Add ``form = 0``; a solved unknown is kept as a form in earlier ones, some of them perhaps solved since."""
+        form = self._reduce({unknown: self.value(value) for unknown, value in form.items() if self.value(value)})
         if not form:
             return
         # The last unknown is eliminated, so that generators are led by the sites that come first.
         pivot = max(form)
-        rest = {unknown: self._value(-value / form[pivot]) for unknown, value in form.items() if unknown != pivot}
-        for known, other in self.solved.items():
-            if pivot in other:
-                self.solved[known] = self._add({u: v for u, v in other.items() if u != pivot}, rest, other[pivot])
-        self.solved[pivot] = rest
+        self.solved[pivot] = {
+            unknown: self.value(-value / form[pivot]) for unknown, value in form.items() if unknown != pivot
+        }
 
     def _reduce(self, form: Form) -> Form:
+        """The form in free unknowns."""
+        for unknown in self.solved.keys() & form.keys():
+            self._resolve(unknown)
+        return self._substitute(form)
+
+    def _resolve(self, unknown: int) -> Form:
+        """A solved unknown as a form in free ones, remembered: later look-ups are short, as in union-find."""
+        pending = [unknown]
+        while pending:
+            form = self.solved[pending[-1]]
+            behind = [other for other in form if not self.solved.keys().isdisjoint(self.solved.get(other, ()))]
+            if behind:
+                pending += behind
+            else:
+                self.solved[pending.pop()] = self._substitute(form)
+        return self.solved[unknown]
+
+    def _substitute(self, form: Form) -> Form:
+        """The form with every solved unknown replaced, once."""
+        if self.solved.keys().isdisjoint(form):
+            return form
         result: Form = {}
         for unknown, value in form.items():
             result = self._add(result, self.solved.get(unknown, {unknown: Fraction(1)}), value)
@@ -116,10 +174,11 @@ class System:
             return left
         total = dict(left)
         for unknown, value in right.items():
-            total[unknown] = self._value(total.get(unknown, Fraction(0)) + weight * value)
+            total[unknown] = self.value(total.get(unknown, Fraction(0)) + weight * value)
         return {unknown: value for unknown, value in total.items() if value}
 
-    def _value(self, value: Fraction) -> Fraction:
+    def value(self, value: Fraction) -> Fraction:
+        """The exponent itself, for signs its parity."""
         return value if self.kind == "scale" else Fraction(value % 2)
 
 
@@ -127,15 +186,34 @@ def independent[K: Hashable](
     vectors: Sequence[Mapping[K, int]], known: Sequence[Mapping[K, int]], kind: Kind
 ) -> list[int]:
     """Numbers of the ``vectors`` that are not spanned by ``known`` and the vectors before them."""
-    names = {name: number for number, name in enumerate(dict.fromkeys(name for v in (*known, *vectors) for name in v))}
+    every = [*_connected(vectors, known), *vectors]
+    first = len(every) - len(vectors)
+    names = {name: number for number, name in enumerate(dict.fromkeys(name for vector in every for name in vector))}
     system = System(kind, {})
     kept = []
-    for number, vector in enumerate((*known, *vectors)):
+    for number, vector in enumerate(every):
         before = len(system.solved)
-        system.zero({None: {names[name]: system._value(Fraction(value)) for name, value in vector.items() if value}})
-        if len(system.solved) > before and number >= len(known):
-            kept.append(number - len(known))
+        system.zero({None: {names[name]: Fraction(value) for name, value in vector.items()}})
+        if len(system.solved) > before and number >= first:
+            kept.append(number - first)
     return kept
+
+
+def _connected[K: Hashable](
+    vectors: Sequence[Mapping[K, int]], known: Sequence[Mapping[K, int]]
+) -> list[Mapping[K, int]]:
+    """Those of ``known`` that share names with the vectors, perhaps through others: no others can matter to them."""
+    containing: dict[K, list[int]] = {}
+    for number, vector in enumerate(known):
+        for name in vector:
+            containing.setdefault(name, []).append(number)
+    reached: set[int] = set()
+    names = [name for vector in vectors for name in vector]
+    while names:
+        new = [number for number in containing.pop(names.pop(), ()) if number not in reached]
+        reached.update(new)
+        names += [name for number in new for name in known[number]]
+    return [known[number] for number in sorted(reached)]
 
 
 def _integers(vector: Mapping[int, Fraction]) -> dict[int, int]:

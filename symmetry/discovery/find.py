@@ -9,26 +9,31 @@ down to the sites whose prior changes, where one does (`broken`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..group import Symmetries, SymmetryGroup
+from ..group import SymmetryGroup
+from ..symmetries import Symmetries
 from .assemble import assemble
 from .axes import pin
 from .broken import find_broken
-from .certificate import Probe, certify
+from .certificate import Probe
+from .certificate import certify as check_factors
 from .float64 import function_probe, posterior_probes
+from .functions import Function
 from .passes import find_characters, identify_axes
 from .program import Program
+from .rotations import with_rotations
 from .supports import Support
 from .trace import PosteriorLike, Shapes, function_program, posterior_programs, site_supports
 
+# Sees no output, so no change of any.
+BLIND = Probe(draw=lambda rng: {}, outputs=lambda weights: {})
 
-def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) -> Symmetries:
+
+def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any, certify: bool = True) -> Symmetries:
     r"""Find the permutations, signs and scales of the weights that change nothing, and certify each.
 
     ``find_symmetries(posterior)`` reads the jaxprs of the log probability of each observation and of the log joint.
@@ -44,12 +49,14 @@ def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) 
     Args:
         model: A `bnn_models.Posterior`, or a function of parameters and inputs.
         *arguments: With a function its parameters and inputs: any pytrees of arrays or of ``jax.ShapeDtypeStruct``.
+        certify: Whether to run the model for certificates. If not, the groups are read off its program alone and
+            nothing is allocated, so it may be of any size.
 
     Returns:
         The symmetries of the posterior (None for a function) and of the likelihood, and what the former lacks.
 
     Raises:
-        ValueError: If a function comes without its parameters and inputs, or without floating parameters.
+        ValueError: If a function comes without its parameters and inputs, cannot be traced, or has nothing to move.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,63 +71,56 @@ def find_symmetries(model: PosteriorLike | Callable[..., Any], *arguments: Any) 
             raise ValueError(
                 f"a posterior carries its own data, but {len(arguments)} more arguments came; leave them out"
             )
-        return _of_posterior(model)
+        return _of_posterior(model, certified=certify)
     if not callable(model) or len(arguments) != 2:
         raise ValueError(
             "find_symmetries takes a posterior, or a function with its parameters and inputs; got "
             f"{type(model).__name__} and {len(arguments)} further arguments"
         )
-    return _of_function(model, *arguments)
+    return _of_function(Function.of(model, *arguments), certified=certify)
 
 
-def _of_posterior(posterior: PosteriorLike) -> Symmetries:
+def _of_posterior(posterior: PosteriorLike, *, certified: bool) -> Symmetries:
     joint, likelihood = posterior_programs(posterior)
     supports = site_supports(posterior)
-    probes = posterior_probes(posterior)
-    whole = _certified(_analyse(joint, posterior.sites, supports), probes[0])
-    part = _certified(_analyse(likelihood, posterior.sites, supports), probes[1])
+    probes = posterior_probes(posterior) if certified else (BLIND,) * 3
+    whole, part = (
+        _certified(*_analyse(program, posterior.sites, supports), probe if certified else None)
+        for program, probe in zip((joint, likelihood), probes, strict=False)
+    )
     likelihood_sites = [site for site, value in likelihood.leaves.items() if likelihood.used(value)]
     return Symmetries(whole, part, find_broken(whole, part, likelihood_sites, probes[2]))
 
 
-def _of_function(apply: Callable[[Any, Any], Any], params: Any, x: Any) -> Symmetries:
-    paths, treedef = jax.tree_util.tree_flatten_with_path(params)
-    names = [_dotted(path) for path, _ in paths]
-    sites = {name: tuple(leaf.shape) for name, (_, leaf) in zip(names, paths, strict=True) if _is_parameter(leaf)}
-    if not sites:
-        raise ValueError("the parameters hold no floating-point array; pass those of a network, shapes suffice")
-    rest = {name: leaf for name, (_, leaf) in zip(names, paths, strict=True) if name not in sites}
-
-    def function(inputs: Any, weights: Mapping[str, Any]) -> Any:
-        leaves = rest | dict(weights)
-        return apply(jax.tree.unflatten(treedef, [leaves[name] for name in names]), inputs)
-
-    group = _analyse(function_program(function, x, sites), sites, {})
-    return Symmetries(None, _certified(group, function_probe(function, x, sites)))
+def _of_function(function: Function, *, certified: bool) -> Symmetries:
+    program = function_program(function, function.inputs, function.sites)
+    if not any(program.used(value) for value in program.leaves.values()):
+        raise ValueError(
+            "the outputs of apply(params, x) depend on none of the parameters; return what the model makes of them"
+        )
+    probe = function_probe(function, function.inputs, function.sites) if certified else None
+    return Symmetries(None, _certified(*_analyse(program, function.sites, {}), probe))
 
 
-def _analyse(program: Program, sites: Shapes, supports: Mapping[str, Support]) -> SymmetryGroup:
-    """The group of a program, not yet certified."""
+def _analyse(program: Program, sites: Shapes, supports: Mapping[str, Support]) -> tuple[SymmetryGroup, frozenset[str]]:
+    """The group of a program, not yet certified, and the classes on which rotations may act."""
     axes = identify_axes(program)
     for site, value in program.leaves.items():
         if site in supports and not supports[site].permutations:
-            for axis in axes[value]:
+            for axis in axes[value][-(supports[site].event_dim or len(axes[value])) :]:
                 pin(axis, f"support of {site}")
     signs = find_characters(program, axes, "sign", [site for site in supports if not supports[site].signs])
     scales = find_characters(program, axes, "scale", [site for site in supports if not supports[site].scales])
-    return assemble(program, sites, axes, (signs, scales))
+    group, may_rotate = assemble(program, sites, axes, (signs, scales))
+    continuous = all(np.issubdtype(value.dtype, np.floating) for value in program.outputs)
+    return group, may_rotate if continuous else frozenset()
 
 
-def _certified(group: SymmetryGroup, probe: Probe) -> SymmetryGroup:
-    checked, defects = certify(group, probe)
+def _certified(group: SymmetryGroup, may_rotate: Collection[str], probe: Probe | None) -> SymmetryGroup:
+    """The group with certificates and with rotations; as it is without a probe."""
+    if probe is None:
+        return group
+    checked, defects = check_factors(group, probe)
     for defect in defects:
         warnings.warn(defect, RuntimeWarning, stacklevel=4)
-    return checked
-
-
-def _is_parameter(leaf: Any) -> bool:
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, np.floating)
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    return with_rotations(checked, may_rotate, probe)

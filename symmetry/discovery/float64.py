@@ -5,8 +5,11 @@ Nothing here knows the programs that discovery analysed, so an error of the anal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 import jax
@@ -14,11 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from .certificate import Outputs, Probe, Weights
+from .domains import find_positive, random_array, random_arrays
 from .trace import PosteriorLike, Shapes, abstract_weights, trace_sites
 from .upcast import double, in_double_precision
 
 # Each function runs a few dozen times: compiling costs more than running.
-_QUICK = {"xla_backend_optimization_level": 0}
+_QUICK = {"xla_backend_optimization_level": 1}
+# Bytes of outputs that are kept, and random weights that are.
+MEMORY = 2**28
+NUM_RESIDENT = 8
+NOWHERE_FINITE = (
+    "nothing can be certified, for apply(params, x) is NaN or infinite at all parameters that were tried, normal "
+    "and positive numbers; pass inputs x at which it is finite, or certify=False for the group without certificates"
+)
 
 
 def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
@@ -35,8 +46,8 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
     position = abstract_weights({site: x.shape for site, x in jax.eval_shape(_unconstrain, posterior, weights).items()})
     with _double_precision():
         doubled = jax.tree.map(double, posterior)
-    constrain = _compiled(_constrain, (doubled, position), (posterior, position), _quick_constrain)
-    every_output = _compiled(_outputs, (doubled, weights), (posterior, weights), _quick_outputs)
+    constrain = _executable(_Traced.of(_constrain, posterior, position))
+    every_output = _executable(_Traced.of(_outputs, posterior, weights))
 
     def draw(rng: np.random.Generator) -> Weights:
         start = {site: random_array(value.shape, rng) for site, value in position.items()}
@@ -48,41 +59,103 @@ def posterior_probes(posterior: PosteriorLike) -> tuple[Probe, Probe, Probe]:
             joint, observations, prior = map(_to_numpy, every_output(doubled, dict(weights)))
         return joint | observations | {"log prior": np.asarray(sum(prior.values()))}, observations, prior
 
-    return tuple(Probe(draw, lambda weights, part=part: run(weights)[part]) for part in range(3))  # pyright: ignore
+    once = _remembering(run)
+    return tuple(Probe(draw, lambda weights, part=part: once(weights)[part]) for part in range(3))  # pyright: ignore
+
+
+def _remembering[T: tuple[Outputs, ...]](run: Callable[[Weights], T]) -> Callable[[Weights], T]:
+    """The same function, not run again where it has been: both groups are certified at the same random weights."""
+    known: dict[bytes, T] = {}
+
+    def once(weights: Weights) -> T:
+        key = hashlib.blake2b(b"".join(np.asarray(weights[site]).tobytes() for site in sorted(weights))).digest()
+        if key in known:
+            return known[key]
+        parts = run(weights)
+        size = sum(output.nbytes for part in parts for output in part.values())
+        if size * (len(known) + 1) <= MEMORY:
+            known[key] = parts
+        return parts
+
+    return once
 
 
 def function_probe(function: Callable[[Any, Mapping[str, Any]], Any], inputs: Any, sites: Shapes) -> Probe:
-    """A probe for ``function(inputs, weights)``; abstract inputs are drawn at random."""
+    """A probe for ``function(inputs, weights)``; abstract inputs are drawn at random.
+
+    Raises:
+        ValueError: From its ``draw``, if there are no weights at which the outputs are finite.
+    """
     with _double_precision():
         doubled = jax.tree.map(double, _realise(inputs))
-    weights = abstract_weights(sites)
-    compiled = _compiled(function, (doubled, weights), (inputs, weights), jax.jit(function, compiler_options=_QUICK))
-
-    def draw(rng: np.random.Generator) -> Weights:
-        return {site: random_array(shape, rng) for site, shape in sites.items()}
+    compiled = _executable(_Traced.of(function, inputs, abstract_weights(sites)))
+    resident: dict[int, tuple[np.ndarray, jax.Array]] = {}
 
     def run(weights: Weights) -> Outputs:
+        on_device = {site: resident[id(x)][1] for site, x in weights.items() if id(x) in resident}
         with _double_precision():
-            outputs = jax.tree.leaves(compiled(doubled, dict(weights)))
-        return {f"output {number}": np.asarray(output) for number, output in enumerate(outputs)}
+            on_device |= jax.device_put({site: x for site, x in weights.items() if site not in on_device})
+            outputs = jax.tree.leaves(compiled(doubled, on_device))
+        return {f"output {number}": np.asarray(output, np.float64) for number, output in enumerate(outputs)}
+
+    @cache
+    def positive() -> frozenset[str]:
+        found = find_positive(sites, lambda arrays: _all_finite(run(arrays)))
+        if found is None:
+            raise ValueError(NOWHERE_FINITE)
+        return found
+
+    def draw(rng: np.random.Generator) -> Weights:
+        # What is drawn here is run many times, with few of the arrays changed: the others stay where they are.
+        with _double_precision():
+            arrays = jax.device_put(list(random_arrays(sites, positive(), rng).values()))
+        weights = dict(zip(sites, map(np.asarray, arrays), strict=True))
+        for forgotten in list(resident)[: -NUM_RESIDENT * len(sites)]:
+            del resident[forgotten]
+        resident.update({id(x): (x, array) for x, array in zip(weights.values(), arrays, strict=True)})
+        return weights
 
     return Probe(draw, run)
 
 
-def _compiled(function: Callable[..., Any], doubled: Any, given: Any, usual: Callable[..., Any]) -> Callable[..., Any]:
-    """``usual``, where the function lets itself be traced in float64; else its own program, evaluated in float64."""
-    try:
-        with _double_precision():
-            jax.eval_shape(function, *jax.tree.map(_double_shape, doubled))
-    except TypeError:
-        return jax.jit(in_double_precision(function, *given), compiler_options=_QUICK)
-    return usual
+@dataclass(frozen=True)
+class _Traced:
+    """A function in float64; equal to all that have the same program."""
+
+    program: str
+    constants: tuple[bytes, ...]
+    function: Callable[..., Any] = field(compare=False)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *arguments: Any) -> _Traced:
+        """Trace a function."""
+        closed = jax.make_jaxpr(function)(*arguments)
+        doubled = in_double_precision(function, *arguments)
+        return cls(str(closed), tuple(map(_bytes, _constants(closed))), doubled)
 
 
-def random_array(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Normal numbers that keep sums over the inputs of a layer of order one."""
-    fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 1.0
-    return np.asarray(rng.standard_normal(shape) / np.sqrt(fan_in))
+def _constants(closed: Any) -> Iterator[Any]:
+    """The numbers that a jaxpr carries without showing them."""
+    yield from getattr(closed, "consts", ())
+    for equation in getattr(closed, "jaxpr", closed).eqns:
+        for parameter in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(parameter, "eqns"):
+                yield from _constants(parameter)
+
+
+def _bytes(constant: Any) -> bytes:
+    is_key = jnp.issubdtype(jnp.result_type(constant), jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(constant) if is_key else constant).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _executable(traced: _Traced) -> Callable[..., Any]:
+    """The function of float64 arguments, compiled once for all functions of the same program."""
+    return jax.jit(traced.function, compiler_options=_QUICK)
+
+
+def _all_finite(outputs: Outputs) -> bool:
+    return all(np.isfinite(output).all() for output in outputs.values())
 
 
 def _constrain(posterior: PosteriorLike, position: Any) -> Any:
@@ -99,18 +172,9 @@ def _outputs(posterior: PosteriorLike, weights: Any) -> tuple[Any, Any, Any]:
     return {"log joint": posterior.log_joint(weights)}, posterior.observation_logprobs(weights), prior
 
 
-_quick_constrain, _quick_outputs = (jax.jit(f, compiler_options=_QUICK) for f in (_constrain, _outputs))
-
-
 def _log_prior(site: Mapping[str, Any]) -> Any:
     scale = 1.0 if site["scale"] is None else site["scale"]
     return jnp.sum(scale * site["fn"].log_prob(site["value"]))
-
-
-def _double_shape(leaf: Any) -> Any:
-    if not isinstance(leaf, jax.ShapeDtypeStruct) or not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf
-    return jax.ShapeDtypeStruct(leaf.shape, np.float64)
 
 
 def _double_precision() -> AbstractContextManager[Any]:
@@ -118,13 +182,17 @@ def _double_precision() -> AbstractContextManager[Any]:
 
 
 def _realise(inputs: Any) -> Any:
+    """Normal numbers for floats; zeros and ones, which index every table, for integers; nothing masked."""
     rng = np.random.default_rng(2)
 
     def make(leaf: Any) -> Any:
         if not isinstance(leaf, jax.ShapeDtypeStruct):
             return leaf
-        numbers = rng.standard_normal(leaf.shape)
-        return numbers if jnp.issubdtype(leaf.dtype, jnp.floating) else np.zeros(leaf.shape, leaf.dtype)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.split(jax.random.key(0), leaf.shape)
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return rng.integers(0, 2, leaf.shape).astype(leaf.dtype)
+        return np.ones(leaf.shape, bool) if leaf.dtype == bool else rng.standard_normal(leaf.shape)
 
     return jax.tree.map(make, inputs)
 

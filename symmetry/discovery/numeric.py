@@ -55,7 +55,7 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "ceil": np.ceil,
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "convert_element_type": lambda x, new_dtype: _convert(x, new_dtype),
-    "copy": np.positive,
+    "copy": lambda x: x,
     "cos": np.cos,
     "cosh": np.cosh,
     "digamma": special.digamma,
@@ -91,7 +91,7 @@ ELEMENTWISE: dict[str, Callable[..., np.ndarray]] = {
     "or": np.bitwise_or,
     "polynomial": _horner,
     "pow": np.power,
-    "reduce_precision": np.positive,
+    "reduce_precision": lambda x: x,
     "regularized_incomplete_beta": special.betainc,
     "rem": np.fmod,
     "round": lambda x, rounding_method: _round(x, rounding_method),
@@ -123,6 +123,51 @@ def _slice(x: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
     return x[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
 
 
+def _pad(x: np.ndarray, padding: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """The array, its entries spread out by interior padding, with padding around; a negative number crops."""
+    for dim, (low, high, interior) in enumerate(params["padding_config"]):
+        spread = np.full((*x.shape[:dim], (x.shape[dim] - 1) * (interior + 1) + 1, *x.shape[dim + 1 :]), padding)
+        spread[(slice(None),) * dim + (slice(None, None, interior + 1),)] = x
+        widths = [(0, 0)] * dim + [(max(low, 0), max(high, 0))] + [(0, 0)] * (x.ndim - dim - 1)
+        padded = np.pad(spread, widths, constant_values=padding)
+        kept = slice(max(-low, 0), padded.shape[dim] - max(-high, 0))
+        x = padded[(slice(None),) * dim + (kept,)]
+    return x
+
+
+def _dot(left: np.ndarray, right: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """Sums of products; dimensions are letters, those of the output are batch, left and right."""
+    (contract_left, contract_right), (batch_left, batch_right) = params["dimension_numbers"]
+    of_left = list(range(left.ndim))
+    of_right = list(range(left.ndim, left.ndim + right.ndim))
+    for i, j in zip((*contract_left, *batch_left), (*contract_right, *batch_right), strict=True):
+        of_right[j] = of_left[i]
+    free_left = [of_left[dim] for dim in range(left.ndim) if dim not in (*contract_left, *batch_left)]
+    free_right = [of_right[dim] for dim in range(right.ndim) if dim not in (*contract_right, *batch_right)]
+    return np.einsum(left, of_left, right, of_right, [*(of_left[dim] for dim in batch_left), *free_left, *free_right])
+
+
+def _cholesky(x: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.cholesky(x)
+    except np.linalg.LinAlgError:
+        return np.full(x.shape, np.nan)
+
+
+def _solve(matrix: np.ndarray, right: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """``A^-1 x``, or ``x A^-1 = (A^-T x^T)^T``, of triangular matrices."""
+    triangle = np.tril(matrix) if params["lower"] else np.triu(matrix)
+    if params["unit_diagonal"]:
+        triangle = triangle * (1 - np.eye(triangle.shape[-1])) + np.eye(triangle.shape[-1])
+    triangle = triangle.swapaxes(-1, -2) if params["transpose_a"] else triangle
+    with np.errstate(all="ignore"):
+        if (np.diagonal(triangle, axis1=-2, axis2=-1) == 0).any() or not np.isfinite(triangle).all():
+            return np.full(right.shape, np.nan)
+        if params["left_side"]:
+            return np.linalg.solve(triangle, right)
+        return np.linalg.solve(triangle.swapaxes(-1, -2), right.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
 def _iota(params: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     dimension = params["dimension"]
     aligned = [1] * len(shape)
@@ -133,18 +178,25 @@ def _iota(params: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
 # name -> function of (operands, parameters, output shape)
 STRUCTURAL: dict[str, Callable[[Sequence[np.ndarray], Mapping[str, Any], tuple[int, ...]], np.ndarray]] = {
     "broadcast_in_dim": lambda xs, params, shape: _broadcast(xs[0], params, shape),
+    "cholesky": lambda xs, params, shape: _cholesky(xs[0]),
     "concatenate": lambda xs, params, shape: np.concatenate(xs, axis=params["dimension"]),
+    "dot_general": lambda xs, params, shape: _dot(xs[0], xs[1], params),
     "iota": lambda xs, params, shape: _iota(params, shape),
+    "pad": lambda xs, params, shape: _pad(xs[0], xs[1], params),
     "reduce_and": lambda xs, params, shape: np.all(xs[0], axis=tuple(params["axes"])),
     "reduce_max": lambda xs, params, shape: np.max(xs[0], axis=tuple(params["axes"])),
     "reduce_min": lambda xs, params, shape: np.min(xs[0], axis=tuple(params["axes"])),
     "reduce_or": lambda xs, params, shape: np.any(xs[0], axis=tuple(params["axes"])),
     "reduce_prod": lambda xs, params, shape: np.prod(xs[0], axis=tuple(params["axes"])),
     "reduce_sum": lambda xs, params, shape: np.sum(xs[0], axis=tuple(params["axes"])),
+    "rev": lambda xs, params, shape: np.flip(xs[0], params["dimensions"]),
     "reshape": lambda xs, params, shape: xs[0].reshape(shape),
     "slice": lambda xs, params, shape: _slice(xs[0], params),
     "squeeze": lambda xs, params, shape: xs[0].reshape(shape),
+    "stack": lambda xs, params, shape: np.stack(xs, axis=params["axis"]),
+    "tile": lambda xs, params, shape: np.tile(xs[0], params["reps"]),
     "transpose": lambda xs, params, shape: np.transpose(xs[0], params["permutation"]),
+    "triangular_solve": lambda xs, params, shape: _solve(xs[0], xs[1], params),
 }
 
 

@@ -67,7 +67,7 @@ def find_characters(
     num_unknowns = len(system.names)
     for equation in program.equations:
         operands = [
-            _constant_character(value, kind) if value.constant is not None else characters[value]
+            characters.get(value, INVARIANT) if value.constant is None else _constant_character(value, kind)
             for value in equation.inputs
         ]
         # A character rule relies on what the axis rule of its primitive has unified.
@@ -76,13 +76,18 @@ def find_characters(
         characters.update(zip(equation.outputs, results, strict=True))
     for value in program.outputs:
         if value.constant is None:
-            system.zero(characters[value])
-    _forget(system, num_unknowns)
+            system.zero(characters.get(value, INVARIANT))
+    system.hide(num_unknowns)
+    system.characters = characters
     return system
 
 
-def _operand_axes(axes: Mapping[Value, Dims], value: Value) -> Dims:
-    return axes[value] if value.constant is None else _constant_axes(value.constant)
+def _operand_axes(axes: dict[Value, Dims], value: Value) -> Dims:
+    if value.constant is not None:
+        return _constant_axes(value.constant)
+    if value not in axes:  # an array of the program's own that holds no numbers
+        axes[value] = tuple(pin(axis, "random key") for axis in _fresh(value))
+    return axes[value]
 
 
 def _constant_axes(constant: np.ndarray) -> Dims:
@@ -120,16 +125,6 @@ def _rigid(equation: Equation, system: System, operands: list[Character]) -> lis
     for operand in operands:
         system.zero(operand)
     return [INVARIANT for _ in equation.outputs]
-
-
-def _forget(system: System, start: int) -> None:
-    """Drop the unknowns of loops, which came after those of the sites.
-
-    A solved unknown is a form in earlier ones, so what remains are all solutions for the sites, and no others.
-    """
-    del system.names[start:]
-    for unknown in [unknown for unknown in system.solved if unknown >= start]:
-        del system.solved[unknown]
 
 
 def _fresh(value: Value) -> tuple[Axis, ...]:

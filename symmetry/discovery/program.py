@@ -7,7 +7,8 @@ drift of JAX's jaxprs is met in this file too.
 
 Loops are not unrolled, for what is looked for are laws that each step keeps:
 
-    scan     c = loop_carry(start), x = loop_element(xs), (c', y) = body(c, x), c = loop_step(c, c'), ys = loop_stack(y)
+    scan     t = loop_clock(), c = loop_carry(start), x = loop_element(xs, t), (c', y) = body(c, x)
+             c = loop_step(c, c'), ys = loop_stack(y, t)
     while    c = loop_carry(start), c' = body(c), c = loop_step(c, c', condition(c))
     cond     y = select_n(which, branch_0(x), branch_1(x), ..)
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ CALLS = {
     "checkpoint": "jaxpr",
 }
 # The primitives of this module's own that loops are written in; their rules are in `rules.control`.
-CARRY, ELEMENT, STACK, STEP = "loop_carry", "loop_element", "loop_stack", "loop_step"
+CLOCK, CARRY, ELEMENT, STACK, STEP = "loop_clock", "loop_carry", "loop_element", "loop_stack", "loop_step"
 
 
 @dataclass(eq=False, slots=True)
@@ -91,7 +93,11 @@ class Program:
 
     def used(self, value: Value) -> bool:
         """Whether any equation or output reads the value."""
-        return value in self.outputs or any(value in equation.inputs for equation in self.equations)
+        return value in self._read
+
+    @cached_property
+    def _read(self) -> frozenset[Value]:
+        return frozenset(self.outputs).union(*(equation.inputs for equation in self.equations))
 
 
 def flatten(closed: Any) -> tuple[tuple[Value, ...], tuple[Equation, ...], tuple[Value, ...]]:
@@ -157,11 +163,12 @@ def _scan(params: Mapping[str, Any], operands: Sequence[Value], equations: list[
     num_constants, num_carried = scan_counts(params)
     constants, rest = operands[:num_constants], operands[num_constants:]
     carried = _carry(rest[:num_carried], equations)
-    elements = [_append(ELEMENT, (xs,), xs.shape[1:], equations) for xs in rest[num_carried:]]
+    clock = Value((int(params["length"]),), np.dtype(int))
+    equations.append(Equation(CLOCK, (), (clock,)))
+    elements = [_append(ELEMENT, (xs, clock), xs.shape[1:], equations) for xs in rest[num_carried:]]
     results = _call(params["jaxpr"], (*constants, *carried, *elements), equations)
     _step(carried, results[:num_carried], (), equations)
-    length = int(params["length"])
-    stacks = [_append(STACK, (y,), (length, *y.shape), equations) for y in results[num_carried:]]
+    stacks = [_append(STACK, (y, clock), (*clock.shape, *y.shape), equations) for y in results[num_carried:]]
     return (*carried, *stacks)
 
 
@@ -199,8 +206,8 @@ def _step(
 
 
 def _append(name: str, inputs: tuple[Value, ...], shape: tuple[int, ...], equations: list[Equation]) -> Value:
-    """Append an equation with one output, of the type of its last input; the output."""
-    output = Value(shape, inputs[-1].dtype)
+    """Append an equation with one output, of the type of its first value that is no index; the output."""
+    output = Value(shape, inputs[name == "select_n"].dtype)
     equations.append(Equation(name, inputs, (output,)))
     return output
 

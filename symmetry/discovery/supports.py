@@ -22,11 +22,13 @@ class Support:
         signs: Change their signs.
         scales: Multiply them by positive numbers.
         permutations: Exchange them.
+        event_dim: How many of the last dims that is about; None for all.
     """
 
     signs: bool = True
     scales: bool = True
     permutations: bool = True
+    event_dim: int | None = None
 
 
 def support_of(constraint: Any) -> Support:
@@ -41,7 +43,7 @@ def support_of(constraint: Any) -> Support:
     Example:
         >>> from numpyro.distributions import constraints
         >>> support_of(constraints.positive)
-        Support(signs=False, scales=True, permutations=True)
+        Support(signs=False, scales=True, permutations=True, event_dim=None)
     """
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
@@ -51,7 +53,7 @@ def support_of(constraint: Any) -> Support:
         return Support(signs=False, scales=False)
     lower, upper = (_number(getattr(constraint, f"{side}_bound", None)) for side in ("lower", "upper"))
     if constraint.event_dim > 0 or (lower is None and upper is None):
-        return Support(signs=False, scales=False, permutations=False)
+        return Support(signs=False, scales=False, permutations=False, event_dim=constraint.event_dim or None)
     is_half_line = not hasattr(constraint, "upper_bound") or not hasattr(constraint, "lower_bound")
     return Support(
         signs=lower is not None and upper is not None and lower == -upper,

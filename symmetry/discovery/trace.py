@@ -19,6 +19,7 @@ from bnn_models.arguments import signature_of
 
 from .activations import fuse
 from .program import Program, flatten
+from .rewrite import rewrite
 from .supports import Support, support_of
 
 type Shapes = Mapping[str, tuple[int, ...]]
@@ -132,7 +133,7 @@ def _program(
     by_site = dict(zip(sorted(sites), weights, strict=True))
     leaves = {site: by_site[site] for site in sites}
     program = Program(leaves, tuple(zip(descriptions, data, strict=True)), equations, outputs)
-    return fuse(program.replace_equations(equations))
+    return fuse(rewrite(program.replace_equations(equations)))
 
 
 def abstract_weights(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,4 +1,4 @@
-"""A function with every float32 number in it made float64, also those that it insists on.
+"""A function with every floating-point number in it made float64, also those that it insists on.
 
 A recurrent cell that starts its carry in float32 cannot be traced again with float64 weights: the carry would change
 its type. So its jaxpr is traced once, in the precision of the program, and evaluated in float64.
@@ -20,6 +20,14 @@ from .program import CALLS, scan_counts
 
 # Primitives on the bits of a number keep its precision.
 _BITS = frozenset({"bitcast_convert_type"})
+# Primitives that carry a jaxpr of two numbers of the precision that they were traced in.
+_SCATTERS = {
+    "scatter-add": lax.scatter_add,
+    "scatter-max": lax.scatter_max,
+    "scatter-min": lax.scatter_min,
+    "scatter-mul": lax.scatter_mul,
+    "scatter-sub": lax.scatter_sub,
+}
 
 
 def in_double_precision(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
@@ -65,9 +73,14 @@ def _apply(equation: Any, operands: list[Any]) -> Sequence[Any]:
         return _evaluate(params[CALLS[name]], *operands)
     if name in _CONTROL:
         return _CONTROL[name](params, operands)
+    if name == "reduce_precision":
+        return operands
     if name in _BITS:
         operands = [jnp.asarray(x, _dtype(atom)) for x, atom in zip(operands, equation.invars, strict=True)]
         return [double(equation.primitive.bind(*operands, **params))]
+    if name in _SCATTERS:
+        keywords = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+        return [_SCATTERS[name](*operands, **{key: params[key] for key in keywords})]
     results = equation.primitive.bind(*operands, **{key: _double_type(value) for key, value in params.items()})
     return [double(value) for value in (results if equation.primitive.multiple_results else [results])]
 
@@ -98,7 +111,13 @@ def _cond(params: Any, operands: list[Any]) -> list[Any]:
     return lax.switch(operands[0], [partial(_evaluate, branch) for branch in params["branches"]], *operands[1:])
 
 
-_CONTROL = {"scan": _scan, "while": _while, "cond": _cond}
+def _linear_solve(params: Any, operands: list[Any]) -> list[Any]:
+    lengths = params["const_lengths"]
+    start, right = lengths.matvec + lengths.vecmat, operands[sum(lengths) :]
+    return _evaluate(params["jaxprs"].solve, *operands[start : start + lengths.solve], *right)
+
+
+_CONTROL = {"scan": _scan, "while": _while, "cond": _cond, "custom_linear_solve": _linear_solve}
 
 
 def _dtype(atom: Any) -> np.dtype:
@@ -106,9 +125,17 @@ def _dtype(atom: Any) -> np.dtype:
 
 
 def double(value: Any) -> Any:
-    """A floating-point array in float64, anything else as it is."""
-    return jnp.asarray(value, np.float64) if jnp.issubdtype(jnp.result_type(value), jnp.floating) else value
+    """A floating-point or complex array in double precision, anything else as it is."""
+    dtype = jnp.result_type(value)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return jnp.asarray(value, np.complex128)
+    return jnp.asarray(value, np.float64) if jnp.issubdtype(dtype, jnp.floating) else value
 
 
 def _double_type(parameter: Any) -> Any:
-    return np.dtype(np.float64) if isinstance(parameter, np.dtype) and parameter == np.float32 else parameter
+    """The double-precision type for a type of numbers with a point, anything else as it is."""
+    if not isinstance(parameter, np.dtype):
+        return parameter
+    if jnp.issubdtype(parameter, jnp.complexfloating):
+        return np.dtype(np.complex128)
+    return np.dtype(np.float64) if jnp.issubdtype(parameter, jnp.floating) else parameter

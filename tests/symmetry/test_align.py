@@ -1,15 +1,11 @@
 """Alignment: planted elements, brute force, the barycentre, and what must not happen."""
 
-import importlib
-
 import jax
 import numpy as np
 import pytest
 
-from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, orbit_distance
+from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, descent, orbit_distance
 
-# The package's attribute of this name is the function.
-align_module = importlib.import_module("symmetry.align")
 FINITE = ("permutation", "sign")
 
 
@@ -66,7 +62,7 @@ def test_planted_elements_are_recovered_through_noise(make_mlp_group, planted):
 def test_a_cold_start_does_not_recover_them(make_mlp_group, monkeypatch, planted):
     group = make_mlp_group((4, 32, 32, 1), FINITE)
     reference, element, weights = planted(group, 0, 10, noise=0.0)
-    monkeypatch.setattr(align_module, "_forward", lambda *arguments: dict(arguments[-1]))
+    monkeypatch.setattr(descent, "_forward", lambda *arguments: dict(arguments[-1]))
     assert share_recovered(group, align(weights, group, reference), element) < 0.9
 
 
@@ -153,7 +149,7 @@ def test_chunks_change_nothing(make_mlp_group, monkeypatch):
     group = make_mlp_group((2, 5, 4, 1), FINITE)
     weights, reference = normal(group, 14, (9,)), normal(group, 15, (9,))
     whole = align(weights, group, reference)
-    monkeypatch.setattr(align_module, "_CHUNK_NUMBERS", 200)
+    monkeypatch.setattr(descent, "_CHUNK_NUMBERS", 200)
     for name, value in align(weights, group, reference).items():
         np.testing.assert_array_equal(value, whole[name])
 

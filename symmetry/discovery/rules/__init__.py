@@ -4,7 +4,7 @@ To add a primitive, copy the nearest rule into the file of its family, name the 
 the equation it emits into its docstring. ``reductions.py`` is the one to read first.
 """
 
-from . import control, elementwise, indexing, products, reductions, shapes, windows
+from . import control, elementwise, indexing, linalg, products, reductions, shapes, windows
 from .registry import AXIS_RULES as AXIS_RULES
 from .registry import CHARACTER_RULES as CHARACTER_RULES
 
@@ -14,6 +14,7 @@ __all__ = [
     "control",
     "elementwise",
     "indexing",
+    "linalg",
     "products",
     "reductions",
     "shapes",

@@ -7,11 +7,24 @@ body makes of it change alike, so do, by induction, the values at all steps; one
 from __future__ import annotations
 
 from ..axes import atom, pin, unify
-from ..characters import WILDCARD, Character, System
-from ..program import CARRY, ELEMENT, STACK, STEP, Equation
+from ..characters import INVARIANT, WILDCARD, Character, System
+from ..program import CARRY, CLOCK, ELEMENT, STACK, STEP, Equation
 from .registry import Dims, axis_rule, character_rule, keys_of, move
 
 ORDER = "order of positions in scan"
+
+
+@axis_rule(CLOCK)
+def clock(equation: Equation) -> list[Dims]:
+    """``t = 0, 1, ..``: the steps have an order, their dimension is pinned."""
+    return [(pin(atom(equation.outputs[0].shape[0]), ORDER),)]
+
+
+@character_rule(CLOCK)
+def clock_characters(equation: Equation, system: System) -> list[Character]:
+    """``t = 0, 1, ..``: ``e_t = 0``."""
+    del equation, system
+    return [INVARIANT]
 
 
 @axis_rule(CARRY)
@@ -46,28 +59,30 @@ def step_characters(
 
 
 @axis_rule(ELEMENT)
-def element(equation: Equation, xs: Dims) -> list[Dims]:
-    """``x = xs[t]``: the steps have an order, their dimension is pinned and goes."""
+def element(equation: Equation, xs: Dims, steps: Dims) -> list[Dims]:
+    """``x = xs[t]``: the dimension of the steps is that of the clock, and goes."""
     del equation
-    pin(xs[0], ORDER)
+    unify(xs[0], *steps)
     return [xs[1:]]
 
 
 @character_rule(ELEMENT)
-def element_characters(equation: Equation, system: System, xs: Character) -> list[Character]:
+def element_characters(equation: Equation, system: System, xs: Character, steps: Character) -> list[Character]:
     """``x = xs[t]``: ``e_xs[t] = 0``, for a body is the same at all steps; the rest passes."""
+    del steps
     system.zero(xs, keys_of(xs, {0}))
     return [move(xs, {dim: dim - 1 for dim in range(1, len(equation.inputs[0].shape))})]
 
 
 @axis_rule(STACK)
-def stack(equation: Equation, y: Dims) -> list[Dims]:
-    """``ys[t] = y``: the steps have an order, their dimension is pinned."""
-    return [(pin(atom(equation.outputs[0].shape[0]), ORDER), *y)]
+def stack(equation: Equation, y: Dims, steps: Dims) -> list[Dims]:
+    """``ys[t] = y``: the dimension of the steps is that of the clock."""
+    del equation
+    return [(*steps, *y)]
 
 
 @character_rule(STACK)
-def stack_characters(equation: Equation, system: System, y: Character) -> list[Character]:
+def stack_characters(equation: Equation, system: System, y: Character, steps: Character) -> list[Character]:
     """``ys[t] = y``: ``e_ys[t] = 0``, the rest passes."""
-    del system
+    del system, steps
     return [move(y, {dim: dim + 1 for dim in range(len(equation.inputs[0].shape))})]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from ..activations import UNARY
-from ..axes import atom, unify
+from ..axes import atom, pin, unify
 from ..characters import INVARIANT, WILDCARD, Character, System
 from ..numeric import ELEMENTWISE
 from ..program import Equation
@@ -18,12 +18,16 @@ from .registry import Dims, axis_rule, character_rule
 # Entry by entry too, but without a counterpart in NumPy that would tell a sign or scale: the axes pass, no more.
 WITHOUT_VALUES = (
     "clz",
+    "complex",
+    "conj",
+    "imag",
     "igamma_grad_a",
     "mulhi",
     "nextafter",
     "polygamma",
     "population_count",
     "random_gamma_grad",
+    "real",
     "shift_left",
     "shift_right_arithmetic",
     "shift_right_logical",
@@ -43,6 +47,34 @@ def broadcasting(equation: Equation, *operands: Dims) -> list[Dims]:
     return [tuple(axes)]
 
 
+@axis_rule("bitcast_convert_type")
+def bits(equation: Equation, x: Dims) -> list[Dims]:
+    """``y[i] = bits of x[i]``: i passes; a last dimension for the parts of each number is pinned."""
+    (source,), (target,) = equation.inputs, equation.outputs
+    for axis in x[len(target.shape) :]:
+        pin(axis, "part of a number")
+    parts = target.shape[len(source.shape) :]
+    return [(*x[: len(target.shape)], *(pin(atom(size), "part of a number") for size in parts))]
+
+
+# Each output is one operand, elsewhere or later.
+SAME = ("device_put", "layout_constraint", "optimization_barrier", "pvary", "reshard", "sharding_constraint")
+
+
+@axis_rule(*SAME)
+def same(equation: Equation, *operands: Dims) -> list[Dims]:
+    """``y, z, .. = a, b, ..``: nothing changes."""
+    del equation
+    return list(operands)
+
+
+@character_rule(*SAME)
+def same_characters(equation: Equation, system: System, *operands: Character) -> list[Character]:
+    """``y, z, .. = a, b, ..``: ``e_y = e_a``, ``e_z = e_b``, .."""
+    del equation, system
+    return list(operands)
+
+
 @character_rule(UNARY)
 def unary(equation: Equation, system: System, x: Character) -> list[Character]:
     """``y = f(x)``: scale ``e_y = degree e_x``, sign ``e_y = e_x`` (odd) or 0 (even); any other f needs ``e_x = 0``."""
@@ -56,7 +88,14 @@ def unary(equation: Equation, system: System, x: Character) -> list[Character]:
     return [INVARIANT]
 
 
-@character_rule("add", "add_any", "sub")
+@character_rule("real", "imag", "conj")
+def linear(equation: Equation, system: System, x: Character) -> list[Character]:
+    """``y = Re x``: ``e_y = e_x``."""
+    del equation, system
+    return [x]
+
+
+@character_rule("add", "add_any", "complex", "sub")
 def add(equation: Equation, system: System, *operands: Character) -> list[Character]:
     """``y = a + b``: ``e_a = e_b = e_y``."""
     del equation

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 from ..axes import atom, pin, unify
 from ..characters import INVARIANT, WILDCARD, Character, System
 from ..program import Equation
@@ -24,11 +27,14 @@ def arg_extremum(equation: Equation, operand: Dims) -> list[Dims]:
 
 @axis_rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "rev")
 def ordered(equation: Equation, operand: Dims) -> list[Dims]:
-    """``y[i] = sum_{k <= i} x[k]``: positions have an order, the dimension is pinned."""
+    """``y[i] = sum_{k <= i} x[k]``: positions have an order, the dimension is pinned, and that of y is another."""
     params = equation.params
+    axes = list(operand)
     for dim in params["dimensions"] if equation.primitive == "rev" else (params["axis"],):
-        pin(operand[dim], f"order of positions in {equation.primitive}")
-    return [operand]
+        reason = f"order of positions in {equation.primitive}"
+        pin(operand[dim], reason)
+        axes[dim] = pin(atom(operand[dim].size), reason)
+    return [tuple(axes)]
 
 
 @axis_rule("sort")
@@ -65,18 +71,47 @@ def largest(equation: Equation, system: System, x: Character) -> list[Character]
     return total(equation, system, x)
 
 
+@character_rule("reduce_prod")
+def product_of_all(equation: Equation, system: System, x: Character) -> list[Character]:
+    """``y = prod_i x[i]`` of n entries: ``e_x[i] = 0`` along the dimension, ``e_y = n e_x`` for the rest."""
+    number = math.prod(equation.inputs[0].shape[dim] for dim in equation.params["axes"])
+    return [system.power(total(equation, system, x)[0], Fraction(number))]
+
+
+@character_rule("argmax", "argmin")
+def place_of_largest(equation: Equation, system: System, x: Character) -> list[Character]:
+    """``y = argmax_i x[i]``: scale ``e_x[i] = 0`` along the dimension, sign ``e_x = 0``; ``e_y = 0``."""
+    system.zero(x, keys_of(x, set(equation.params["axes"])) if system.kind == "scale" else None)
+    return [INVARIANT]
+
+
+@character_rule("sort", "cummax", "cummin")
+def sorted_order(equation: Equation, system: System, *operands: Character) -> list[Character]:
+    """``y[0] <= y[1] <= ..``: scale of a single key ``e_x[i] = 0`` along the dimension, else ``e_x = 0``."""
+    dim = equation.params["dimension" if equation.primitive == "sort" else "axis"]
+    if system.kind == "scale" and len(operands) == 1:
+        return [_across(equation, system, operands[0], {dim})]
+    for operand in operands:
+        system.zero(operand)
+    return [INVARIANT for _ in operands]
+
+
 @character_rule("cumsum")
 def cumulative(equation: Equation, system: System, x: Character) -> list[Character]:
     """``y[i] = sum_{k <= i} x[k]``: ``e_x[i] = 0`` along that dimension, the rest passes."""
-    system.zero(x, keys_of(x, {equation.params["axis"]}))
-    return [x]
+    return [_across(equation, system, x, {equation.params["axis"]})]
 
 
 @character_rule("rev")
 def reversed_order(equation: Equation, system: System, x: Character) -> list[Character]:
     """``y[i] = x[n - 1 - i]``: ``e_x[i] = 0`` along that dimension, whose positions have changed, the rest passes."""
-    system.zero(x, keys_of(x, set(equation.params["dimensions"])))
-    return [x]
+    return [_across(equation, system, x, set(equation.params["dimensions"]))]
+
+
+def _across(equation: Equation, system: System, x: Character, dims: set[int]) -> Character:
+    """Exponents across the dimensions along which entries meet or move; along them zero."""
+    system.zero(x, keys_of(x, dims))
+    return move(x, {dim: dim for dim in range(len(equation.inputs[0].shape)) if dim not in dims})
 
 
 def _kept(equation: Equation) -> dict[int, int]:

@@ -47,7 +47,7 @@ def reshape(equation: Equation, operand: Dims, *sizes: Dims) -> list[Dims]:
     """Fold ``y[i, j] = x[k]``: runs of dimensions of equal total length have one row-major product."""
     del sizes
     axes: list[Axis] = []
-    for sources, targets in _runs(equation.inputs[0].shape, equation.outputs[0].shape):
+    for sources, targets in runs(equation.inputs[0].shape, equation.outputs[0].shape):
         merged = product(operand[dim] for dim in sources)
         if len(targets) == 1:
             axes.append(merged)
@@ -67,7 +67,7 @@ def reshape_characters(equation: Equation, system: System, x: Character, *sizes:
         return [WILDCARD]
     before, after = system.slots(equation.inputs[0]), system.slots(equation.outputs[0])
     y: dict[Key, Form] = {None: x.get(None, {})}
-    for sources, targets in _runs(equation.inputs[0].shape, equation.outputs[0].shape):
+    for sources, targets in runs(equation.inputs[0].shape, equation.outputs[0].shape):
         old = [((dim, number), axis) for dim in sources for number, axis in enumerate(before[dim])]
         new = [((dim, number), axis) for dim in targets for number, axis in enumerate(after[dim])]
         if [axis for _, axis in old] == [axis for _, axis in new]:
@@ -79,51 +79,33 @@ def reshape_characters(equation: Equation, system: System, x: Character, *sizes:
 
 @axis_rule("slice")
 def slice_(equation: Equation, operand: Dims) -> list[Dims]:
-    """``y = x[start:limit]``: a segment of a sum; strides pin."""
+    """``y = x[start:limit:stride]``: a segment of a sum, or every ``stride``-th entry of a product."""
     params = equation.params
     strides = params["strides"] or (1,) * len(operand)
-    axes = []
-    for axis, start, limit, stride in zip(
-        operand, params["start_indices"], params["limit_indices"], strides, strict=True
-    ):
-        if stride != 1:
-            pin(axis, "strided slice")
-            axes.append(pin(atom(len(range(start, limit, stride))), "strided slice"))
-        elif limit - start == axis.size:
-            axes.append(axis)
-        else:
-            axes.append(segments(axis, (start, limit - start, axis.size - limit))[1])
-    return [tuple(axes)]
-
-
-@axis_rule("split")
-def split(equation: Equation, operand: Dims) -> list[Dims]:
-    """``y_k = x[start_k:start_{k+1}]``: the segments of a sum."""
-    dim = equation.params["axis"]
-    cut = segments(operand[dim], equation.params["sizes"])
-    return [(*operand[:dim], axis, *operand[dim + 1 :]) for axis in cut]
+    ranges = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    return [tuple(_part(axis, *each) for axis, each in zip(operand, ranges, strict=True))]
 
 
 @character_rule("slice")
 def slice_characters(equation: Equation, system: System, x: Character) -> list[Character]:
-    """``y = x[start:limit]``: atoms inside the segment keep their exponents."""
-    starts, strides = equation.params["start_indices"], equation.params["strides"] or ()
-    if any(stride != 1 for stride in strides):
-        system.zero(x)
-        return [INVARIANT]
-    return [_restrict(system, equation, x, 0, starts)]
-
-
-@character_rule("split")
-def split_characters(equation: Equation, system: System, x: Character) -> list[Character]:
-    """``y_k = x[start_k:start_{k+1}]``: atoms inside a segment keep their exponents."""
-    results, start = [], 0
-    for number, size in enumerate(equation.params["sizes"]):
-        starts = [0] * len(equation.inputs[0].shape)
-        starts[equation.params["axis"]] = start
-        results.append(_restrict(system, equation, x, number, starts))
-        start += size
-    return results
+    """``y = x[start:limit:stride]``: atoms inside keep their exponents; ``e = 0`` for those whose members are left."""
+    if x is WILDCARD:
+        return [WILDCARD]
+    (source,), (target,) = equation.inputs, equation.outputs
+    starts, strides = equation.params["start_indices"], equation.params["strides"] or (1,) * len(target.shape)
+    y: dict[Key, Form] = {None: x.get(None, {})}
+    for dim, (start, size, stride) in enumerate(zip(starts, target.shape, strides, strict=True)):
+        found, new = occurrences(system.axes[source][dim]), system.slots(target)[dim]
+        if stride == 1:
+            inside = _inside(found, start, start + size)
+        else:
+            inside = [number for number, one in enumerate(found) if one.stride % stride == 0]
+            system.zero(x, [(dim, number) for number in range(len(found)) if number not in inside])
+        if [found[number].atom for number in inside] == list(new):
+            y |= {(dim, place): x.get((dim, number), {}) for place, number in enumerate(inside)}
+        else:
+            system.zero(x, keys_of(x, {dim}))
+    return [y]
 
 
 @axis_rule("concatenate")
@@ -181,6 +163,48 @@ def pad(equation: Equation, operand: Dims, padding: Dims) -> list[Dims]:
     return [tuple(axes)]
 
 
+@character_rule("pad")
+def pad_characters(equation: Equation, system: System, x: Character, padding: Character) -> list[Character]:
+    """``y = [c, .., c, x, c, .., c]``: ``e_y = e_x``; zero, unless c is 0, and where positions do not stay together."""
+    if padding is not WILDCARD:
+        system.zero(x)
+        system.zero(padding)
+        return [INVARIANT]
+    if x is WILDCARD:
+        return [WILDCARD]
+    y: dict[Key, Form] = {None: x.get(None, {})}
+    for dim, (low, high, interior) in enumerate(equation.params["padding_config"]):
+        old, found = system.slots(equation.inputs[0])[dim], occurrences(system.axes[equation.outputs[0]][dim])
+        inside = _inside(found, low, low + equation.inputs[0].shape[dim])
+        if interior or low < 0 or high < 0 or [found[number].atom for number in inside] != list(old):
+            system.zero(x, keys_of(x, {dim}))
+        else:
+            y |= {(dim, place): x.get((dim, number), {}) for number, place in enumerate(inside)}
+    return [y]
+
+
+@axis_rule("tile")
+def tile(equation: Equation, operand: Dims) -> list[Dims]:
+    """``y[r, i] = x[i]``: a product of a new axis without constraint and of i."""
+    return [tuple(product((atom(size), axis)) for axis, size in zip(operand, equation.params["reps"], strict=True))]
+
+
+@character_rule("tile")
+def tile_characters(equation: Equation, system: System, x: Character) -> list[Character]:
+    """``y[r, i] = x[i]``: ``e_y[i] = e_x[i]``, ``e_y[r] = 0``."""
+    if x is WILDCARD:
+        return [WILDCARD]
+    y: dict[Key, Form] = {None: x.get(None, {})}
+    slots = zip(system.slots(equation.inputs[0]), system.slots(equation.outputs[0]), strict=True)
+    for dim, ((old, new), copies) in enumerate(zip(slots, equation.params["reps"], strict=True)):
+        start = int(copies > 1)
+        if new[start:] == old:
+            y |= {(dim, start + number): x.get((dim, number), {}) for number in range(len(old))}
+        else:
+            system.zero(x, keys_of(x, {dim}))
+    return [y]
+
+
 def _without(character: Character, dim: int) -> Character:
     return (
         WILDCARD
@@ -189,7 +213,7 @@ def _without(character: Character, dim: int) -> Character:
     )
 
 
-def _runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """The shortest runs of dimensions of ``before`` and ``after`` that hold equally many entries."""
     if 0 in before:
         return [(list(range(len(before))), list(range(len(after))))]
@@ -220,17 +244,15 @@ def _inside(found: Sequence[Occurrence], start: int, limit: int) -> list[int]:
     ]
 
 
-def _restrict(system: System, equation: Equation, x: Character, output: int, starts: Sequence[int]) -> Character:
-    """The character of a part of ``x`` that begins at ``starts``."""
-    if x is WILDCARD:
-        return WILDCARD
-    source, target = equation.inputs[0], equation.outputs[output]
-    y: dict[Key, Form] = {None: x.get(None, {})}
-    for dim, (start, size) in enumerate(zip(starts, target.shape, strict=True)):
-        old, new = occurrences(system.axes[source][dim]), system.slots(target)[dim]
-        inside = _inside(old, start, start + size)
-        if [old[number].atom for number in inside] == list(new):
-            y |= {(dim, place): x.get((dim, number), {}) for place, number in enumerate(inside)}
-        else:
-            system.zero(x, keys_of(x, {dim}))
-    return y
+def _part(axis: Axis, start: int, limit: int, stride: int) -> Axis:
+    """Every ``stride``-th position from ``start`` to ``limit``."""
+    if stride == 1:
+        parts = (start, limit - start, axis.size - limit)
+        return axis if limit - start == axis.size else segments(axis, parts)[1]
+    size = len(range(start, limit, stride))
+    if size * stride == axis.size:
+        taken = atom(size)
+        unify(axis, product((taken, pin(atom(stride), "strided slice"))))
+        return taken
+    pin(axis, "strided slice")
+    return pin(atom(size), "strided slice")

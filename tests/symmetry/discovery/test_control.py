@@ -174,7 +174,7 @@ STATES = {
     "while_large": (lambda h, x: lax.while_loop(lambda h: (h**2).sum() > 0.1, lambda h: h / 2, h), {S, Z}),
     "while_positive": (lambda h, x: lax.while_loop(lambda h: h.sum() > 0.1, lambda h: h / 2, h), {S}),
     "fori": (lambda h, x: lax.fori_loop(0, 3, lambda i, h: h + jax.nn.relu(h), h), {S, R}),
-    "fori_with_index": (lambda h, x: lax.fori_loop(0, 3, lambda i, h: h * (i + 1), h), {S, Z, R}),
+    "fori_with_index": (lambda h, x: lax.fori_loop(0, 3, lambda i, h: h * (i + 1), h), {"linear"}),
     "unit_of_an_index": (lambda h, x: lax.fori_loop(0, 3, lambda i, g: g + g[:, i, None], h), set()),
     "nested": (
         lambda h, x: lax.fori_loop(0, 2, lambda i, h: lax.fori_loop(0, 2, lambda j, g: jnp.tanh(g + h), h), h),
@@ -199,8 +199,8 @@ def test_loops_and_branches(name):
         assert "unsupported primitive scan" in reason(found, "a", 1)
 
 
-def test_layers_in_a_scan_share_what_is_found():
-    """The units of each layer are its own, (S_5)^3; with the layers' order fixed only the diagonal is looked for."""
+def test_layers_in_a_scan_have_units_of_their_own():
+    """The units of each layer are its own, (S_5)^3 and R_+^15; the stream between the layers is used linearly."""
 
     def apply(p, x):
         def layer(h, layer):
@@ -209,7 +209,8 @@ def test_layers_in_a_scan_share_what_is_found():
         return lax.scan(layer, x @ p["a"], {"m": p["m"], "n": p["n"]})[0] @ p["b"]
 
     found = find_symmetries(apply, shapes(a=(3, 4), m=(3, 4, 5), n=(3, 5, 4), b=(4, 2)), X).likelihood
-    assert groups(found) == {"a_dim_1": {(S, 4), (Z, 4), (R, 4)}, "m_dim_2": {(S, 5), (R, 5)}}
+    assert groups(found) == {"a_dim_1": {("linear", 4)}, "m_dim_2": {(S, 5), (R, 5)}}
+    assert {(factor.fibre, factor.shape) for factor in found.factors[1:]} == {(("m_dim_0",), (3, 5))}
     assert {(slot.site, slot.axis) for slot in found.factor("m_dim_2:permutation").slots} == {("m", 2), ("n", 1)}
     assert reason(found, "m", 0) == ORDER
 

@@ -266,8 +266,11 @@ def test_factor_analysis():
         sample("y", dist.Normal(scores @ loadings.T, 0.1).to_event(2), obs=y)
 
     found = find_symmetries(Posterior(model, RNG.standard_normal((7, 5))))
-    assert groups(found.posterior) == {"loadings_dim_1": {(S, 2), (Z, 2)}}
-    assert groups(found.likelihood) == {"loadings_dim_1": {(S, 2), (Z, 2), (R, 2)}}
+    assert groups(found.posterior) == {"loadings_dim_1": {("orthogonal", 2)}}
+    assert groups(found.likelihood) == {"loadings_dim_1": {("linear", 2)}}
+    assert [(broken.factor, broken.sites) for broken in found.broken] == [
+        ("loadings_dim_1:linear", ("loadings", "scores"))
+    ]
 
 
 @pytest.mark.parametrize("y", [np.zeros(5), np.array([0.0, 1.0, 1.0, 2.0, 0.0])])
@@ -293,19 +296,6 @@ def test_group_labels_in_the_data_pin():
     found = find_symmetries(Posterior(model, LABELS, Y))
     assert found.posterior.factors == ()
     assert reason(found.posterior, "level", 0) == "position named by an index"
-
-
-def test_an_unknown_primitive_pins_and_is_named():
-    def model(x, y):
-        w = sample("w", dist.Normal(0.0, 1.0).expand([3, 4]).to_event(2))
-        v = sample("v", dist.MultivariateNormal(jnp.zeros(4), 0.5 * jnp.eye(4) + 0.5))
-        sample("y", dist.Normal(jnp.tanh(x @ w) @ v, 0.1), obs=y)
-
-    found = find_symmetries(Posterior(model, X, Y))
-    assert found.posterior.factors == ()
-    assert reason(found.posterior, "v", 0) == "unsupported primitive triangular_solve"
-    assert groups(found.likelihood) == {"w_dim_1": {(S, 4), (Z, 4)}}
-    assert "unsupported primitive triangular_solve" in found.broken[0].note
 
 
 def test_a_posterior_takes_no_further_arguments():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
+from symmetry import Slot
 from symmetry.discovery import find_symmetries
-from symmetry.group import Slot
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((7, 3)))
 S, Z, R = "permutation", "sign", "scale"
@@ -60,7 +60,6 @@ def dense(activation):
         (jax.nn.elu, set()),
         (jax.nn.softplus, set()),
         (jax.nn.relu6, set()),
-        (lambda x: x, {Z, R}),
         (jnp.abs, {Z, R}),
         (lambda x: x**2, {Z, R}),
     ],
@@ -159,14 +158,25 @@ def test_equinox_module():
     assert set(slots(found, "layers.0:sign")) == {("layers.0.weight", 0), ("layers.0.bias", 0), ("layers.1.weight", 1)}
 
 
+def test_linear_layers():
+    """Between linear layers any invertible matrix goes, and with it permutations, signs and scales."""
+    found = find_symmetries(dense(lambda x: 0.5 * x), layers(3, 5, 4, 2), X).likelihood
+    assert [(factor.kind, factor.axis, factor.size) for factor in found.factors] == [
+        ("linear", "l0", 5),
+        ("linear", "l1", 4),
+    ]
+    assert {(slot.site, slot.exponent) for slot in found.factors[0].slots} == {("l0.w", 1), ("l0.b", 1), ("l1.w", -1)}
+    assert found.dimension == 25 + 16
+
+
 def test_skip_connection_ties_layers():
     def apply(p, x):
         h = x @ p["a"]
         return (h + jax.nn.relu(h @ p["b"]) @ p["c"]) @ p["d"]
 
     found = find_symmetries(apply, shapes(a=(3, 4), b=(4, 5), c=(5, 4), d=(4, 1)), X)
-    assert groups(found) == {"a_dim_1": {(S, 4), (Z, 4), (R, 4)}, "b_dim_1": {(S, 5), (R, 5)}}
-    assert slots(found, "a_dim_1:scale") == {("a", 1): 1, ("b", 0): -1, ("c", 1): 1, ("d", 0): -1}
+    assert groups(found) == {"a_dim_1": {("linear", 4)}, "b_dim_1": {(S, 5), (R, 5)}}
+    assert slots(found, "a_dim_1:linear") == {("a", 1): 1, ("b", 0): -1, ("c", 1): 1, ("d", 0): -1}
 
 
 def test_concatenated_layers_keep_their_segments():
@@ -225,7 +235,6 @@ def test_a_unit_told_apart_by_a_slice():
         (lambda h: h * jnp.arange(4.0), "unequal constants"),
         (lambda h: h + jnp.argmax(h, axis=1, keepdims=True), "position returned by argmax"),
         (lambda h: h + h[:, jnp.array([0, 0, 1, 2])], "position named by an index"),
-        (lambda h: jax.lax.top_k(h, 4)[0], "unsupported primitive top_k"),
     ],
 )
 def test_pins_name_their_reason(operation, reason):
@@ -259,7 +268,7 @@ def test_a_sort_of_several_operands_moves_their_other_axes_together():
         (lambda h: jnp.select([h > 1, h < -1], [h, 2 * h], 0.5), set()),
         (lambda h: jnp.stack([h, jax.nn.sigmoid(h)]).prod(0), set()),
         (lambda h: jnp.stack([jnp.tanh(h), jnp.sin(h)], axis=2).sum(2), {Z}),
-        (lambda h: jnp.stack([h, 2 * h], axis=1)[:, 1], {Z, R}),
+        (lambda h: jnp.stack([h, jax.nn.relu(h)], axis=1)[:, 1], {R}),
     ],
 )
 def test_functions_that_act_entry_by_entry(activation, kinds):
@@ -290,7 +299,7 @@ def test_unused_parameters_are_reported_and_not_grouped():
     ("call", "message"),
     [
         (lambda: find_symmetries(dense(jnp.tanh), layers(3, 2)), "its parameters and inputs"),
-        (lambda: find_symmetries(lambda p, x: x, {"a": jnp.arange(3)}, X), "no floating-point array"),
+        (lambda: find_symmetries(lambda p, x: x, {"a": jnp.arange(3)}, X), "must hold floating-point arrays"),
     ],
 )
 def test_bad_input(call, message):

@@ -6,75 +6,71 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_models import random_posterior
+from random_networks import OPERATIONS, X, random_network
 
+from symmetry import Factor, Slot, SymmetryGroup
 from symmetry.discovery import find_symmetries
 from symmetry.discovery.certificate import NO_EFFECT, Probe, certify
 from symmetry.discovery.rules import AXIS_RULES, CHARACTER_RULES
-from symmetry.group import Factor, Slot, SymmetryGroup
-
-X = jnp.asarray(np.random.default_rng(1).standard_normal((5, 3)))
-
-# Each takes the hidden state, (batch, n), and a source of parameters `new(*shape)`.
-OPERATIONS = {
-    "dense": lambda h, new: h @ new(h.shape[1], 4) + new(4),
-    "residual": lambda h, new: h + jnp.tanh(h @ new(h.shape[1], 3)) @ new(3, h.shape[1]),
-    "tanh": lambda h, new: jnp.tanh(h),
-    "relu": lambda h, new: jax.nn.relu(h),
-    "abs": lambda h, new: jnp.abs(h),
-    "square": lambda h, new: h**2,
-    "gelu": lambda h, new: jax.nn.gelu(h),
-    "gate": lambda h, new: h * jax.nn.sigmoid(h @ new(h.shape[1], h.shape[1])),
-    "gain": lambda h, new: h * new(h.shape[1]),
-    "quotient": lambda h, new: h / (1 + jnp.abs(h).sum(1, keepdims=True)),
-    "self_quotient": lambda h, new: h / jnp.sqrt((h**2).sum(1, keepdims=True) + 1e-3),
-    "softmax": lambda h, new: jax.nn.softmax(h, axis=1),
-    "concat": lambda h, new: jnp.concatenate([h, jnp.tanh(h @ new(h.shape[1], 2))], axis=1),
-    "halves": lambda h, new: h[:, : h.shape[1] // 2] if h.shape[1] > 1 else h,
-    "swap": lambda h, new: jnp.concatenate([h[:, 1:], h[:, :1]], axis=1),
-    "cumsum": lambda h, new: jnp.cumsum(h, axis=1),
-    "rev": lambda h, new: h[:, ::-1],
-    "sort": lambda h, new: jnp.sort(h, axis=1),
-    "outer": lambda h, new: (h[:, :, None] * jnp.tanh(h @ new(h.shape[1], 2))[:, None]).reshape(h.shape[0], -1),
-    "pool": lambda h, new: jnp.concatenate([h.max(1, keepdims=True), h.min(1, keepdims=True), h], axis=1),
-    "refold": lambda h, new: h.reshape(5, 2, -1).sum(1) if h.shape[1] % 2 == 0 else h,
-    "transpose": lambda h, new: (h.T + new(h.shape[1], 1)).T,
-    "pad": lambda h, new: jnp.pad(h, ((0, 0), (1, 0))),
-    "mask": lambda h, new: jnp.where(jnp.arange(h.shape[1]) < 2, h, 0.0),
-    "compare": lambda h, new: jnp.where(h > h.mean(1, keepdims=True), h, -h),
-    "take": lambda h, new: h[:, jnp.arange(h.shape[1]) // 2],
-}
 
 
-def random_network(seed):
-    """A chain of random operations, its parameters in a dict; the shapes come from a dry run."""
-    rng = np.random.default_rng(seed)
-    names = ["dense", *rng.choice(list(OPERATIONS), size=rng.integers(3, 8)), "dense"]
-    shapes = {}
-
-    def dry(shape):
-        shapes[f"p{len(shapes):02d}"] = jax.ShapeDtypeStruct(shape, jnp.float32)
-        return jnp.zeros(shape)
-
-    def run(new, x):
-        for name in names:
-            x = OPERATIONS[name](x, new)
-        return x
-
-    jax.eval_shape(lambda x: run(lambda *shape: dry(shape), x), X)
-
-    def apply(params, x):
-        source = iter(params.values())
-        return run(lambda *shape: next(source), x)
-
-    return apply, shapes
-
-
-@pytest.mark.parametrize("seed", [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 150))])
+@pytest.mark.parametrize("seed", [*range(40), *(pytest.param(s, marks=pytest.mark.slow) for s in range(40, 260))])
 def test_every_reported_factor_of_a_random_network_is_certified(seed):
     # A factor that fails its certificate is dropped with a warning, which is an error here.
-    apply, shapes = random_network(seed)
+    apply, shapes, names = random_network(seed)
     for factor in find_symmetries(apply, shapes, X).likelihood.factors:
-        assert factor.certificate.error <= 1e-10
+        assert factor.certificate.error <= 1e-10, names
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 60))])
+def test_every_reported_factor_of_a_random_posterior_is_certified(seed):
+    posterior, operations, priors = random_posterior(seed)
+    found = find_symmetries(posterior)
+    for factor in (*found.posterior.factors, *found.likelihood.factors):
+        assert factor.certificate.error <= 1e-10, (operations, priors)
+    assert found.posterior.dimension <= found.likelihood.dimension, (operations, priors)
+
+
+def random_element(factor, rng):
+    """Values that differ all over the fibre."""
+    shape = (*factor.fibre_shape, factor.size)
+    if factor.kind == "permutation":
+        colours = np.zeros(factor.size, int) if factor.colours is None else np.asarray(factor.colours)
+        shuffled = np.lexsort((rng.random(shape), np.broadcast_to(colours, shape)))
+        return shuffled[..., np.argsort(np.argsort(colours, kind="stable"))]
+    if factor.kind == "sign":
+        return rng.choice([-1.0, 1.0], shape)
+    scales = np.exp(0.3 * rng.standard_normal(shape))
+    if factor.kind == "scale":
+        return scales
+    rotation, other = np.linalg.qr(rng.standard_normal((2, *shape, factor.size)))[0]
+    return rotation @ (scales[..., None] * other) if factor.kind == "linear" else rotation
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 60))])
+def test_all_factors_of_a_random_network_act_together(seed):
+    """Each is certified alone; here one element of their product, and its inverse, without the library's evaluation."""
+    apply, shapes, names = random_network(seed)
+    group = find_symmetries(apply, shapes, X).likelihood
+    rng = np.random.default_rng(seed)
+    weights = {name: rng.standard_normal(leaf.shape) / np.sqrt(leaf.size) for name, leaf in shapes.items()}
+    element = {factor.name: random_element(factor, rng) for factor in group.factors}
+    moved = group.act(element, weights)
+    returned = group.act(group.inverse(element), moved)
+    assert set(moved) == set(weights)
+    for name, value in weights.items():
+        np.testing.assert_allclose(returned[name], value, rtol=1e-9, atol=1e-9, err_msg=str(names))
+    with jax.enable_x64(True):
+        run = jax.jit(apply, compiler_options={"xla_backend_optimization_level": 0})
+        before, after = (np.asarray(run(w, X.astype(float))) for w in (weights, moved))
+    np.testing.assert_allclose(after, before, rtol=1e-7, atol=1e-9 * np.max(np.abs(before)), err_msg=str(names))
+
+
+@pytest.mark.slow
+def test_random_networks_use_every_operation():
+    used = {name for seed in range(260) for name in random_network(seed)[2]}
+    assert used == set(OPERATIONS)
 
 
 def dense(params, x):

@@ -7,9 +7,9 @@ import pytest
 from flax import linen, nnx
 
 from bnn_models import BNN, Posterior, likelihoods, priors
+from symmetry import Slot
 from symmetry.discovery import find_symmetries
 from symmetry.discovery.rules import CHARACTER_RULES, windows
-from symmetry.group import Slot
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.standard_normal((4, 6, 6, 2)))
@@ -24,7 +24,7 @@ def groups(group):
     for factor in group.factors:
         assert factor.certificate.error <= 1e-10
         assert factor.certificate.control > 1e-6
-        found.setdefault(factor.axis, []).append((factor.kind, factor.size))
+        found.setdefault(factor.axis, []).append((factor.kind, factor.size, *factor.fibre))
     return found
 
 
@@ -168,31 +168,31 @@ def test_depthwise_convolution_continues_its_channels():
 
 
 def test_depthwise_convolution_with_a_multiplier():
-    # The two channels made of each of the four could be exchanged and scaled one by one, (S_2)^4 and R_+^8. An axis
-    # class acts alike wherever it occurs, so what is found acts on the two channels of all four alike.
+    """The two channels made of each of the four are exchanged and scaled one by one, (S_2)^4 and R_+^8."""
     found = discover(between(lambda h, k: conv(h, k, groups=4)), a=(3, 3, 2, 4), b=(3, 3, 1, 8), c=(8, 3))
-    assert groups(found) == {"a_dim_3": [(S, 4), (R, 4), (R, 4)], "b_dim_3": [(S, 2), (R, 2)]}
+    assert groups(found) == {"a_dim_3": [(S, 4), (R, 4)], "b_dim_3": [(S, 2, "a_dim_3"), (R, 2, "a_dim_3")]}
     strided = {Slot("a", 3, 4), Slot("b", 3, 4, stride=2), Slot("c", 0, 4, stride=2)}
     assert set(found.factor("a_dim_3:permutation").slots) == strided
-    assert set(found.factor("b_dim_3:permutation").slots) == {Slot("b", 3, 2, outer=4), Slot("c", 0, 2, outer=4)}
+    within = {(slot.site, slot.size, slot.outer, slot.fibre) for slot in found.factor("b_dim_3:permutation").slots}
+    assert within == {("b", 2, 4, (Slot("b", 3, 4, stride=2),)), ("c", 2, 4, (Slot("c", 0, 4, stride=2),))}
 
 
 GROUPED = between(lambda h, k: conv(h, k, groups=2)), {"a": (3, 3, 2, 6), "b": (3, 3, 3, 8), "c": (8, 3)}
 
 
 def test_grouped_convolution():
-    # True are S_2 of the groups, (S_3 x S_4)^2 within them and R_+^6 x R_+^8; what acts within the groups is found
-    # where it acts alike in both, for the reason given above: S_2 x S_3 x S_4 and the scales of these three classes.
+    """S_2 of the groups, and within each of them S_3 x S_4 and scales of its own."""
     found = discover(GROUPED[0], **GROUPED[1])
     assert groups(found) == {
-        "a_dim_3": [(S, 2), (R, 2), (R, 2)],
-        "a_dim_3_2": [(S, 3), (R, 3)],
-        "b_dim_3": [(S, 4), (R, 4)],
+        "a_dim_3": [(S, 2)],
+        "a_dim_3_2": [(S, 3, "a_dim_3"), (R, 3, "a_dim_3")],
+        "b_dim_3": [(S, 4, "a_dim_3"), (R, 4, "a_dim_3")],
     }
     strided = {Slot("a", 3, 2, stride=3), Slot("b", 3, 2, stride=4), Slot("c", 0, 2, stride=4)}
     assert set(found.factor("a_dim_3:permutation").slots) == strided
-    assert set(found.factor("a_dim_3_2:permutation").slots) == {Slot("a", 3, 3, outer=2), Slot("b", 2, 3)}
-    assert set(found.factor("b_dim_3:permutation").slots) == {Slot("b", 3, 4, outer=2), Slot("c", 0, 4, outer=2)}
+    going_in = {(slot.site, slot.axis, slot.fibre[0].axis) for slot in found.factor("a_dim_3_2:scale").slots}
+    assert going_in == {("a", 3, 3), ("b", 2, 3)}
+    assert found.order == 2 * 6**2 * 24**2
 
 
 def test_batch_groups_pin():
@@ -221,7 +221,7 @@ def test_only_a_window_that_does_nothing_keeps_positions_exchangeable(window, op
 
     found = discover(apply, a=(1, 5, 3), b=(window, 3, 4), c=(2, 4))
     positions = {"a_dim_1": [(S, 5)]} if free else {}
-    assert groups(found) == positions | {"a_dim_2": [(S, 3), (Z, 3), (R, 3)], "b_dim_2": [(S, 4)]}
+    assert groups(found) == positions | {"a_dim_2": [("linear", 3)], "b_dim_2": [(S, 4)]}
 
 
 def test_a_residual_block_ties_its_stream():
@@ -236,14 +236,15 @@ def test_a_residual_block_ties_its_stream():
 
 
 def test_a_vmapped_ensemble():
-    # The units of each member could be exchanged by themselves, S_3 wr (S_4 x S_5): see the grouped convolution.
+    """The units of each member are exchanged by themselves: S_3 wr (S_4 x S_5)."""
+
     def net(p, x):
         h = gelu(conv(x, p["a"], numbers=OUTPUTS_FIRST))
         return gelu(conv(h, p["b"], numbers=OUTPUTS_FIRST)).mean((1, 2)) @ p["c"]
 
     ensemble = jax.vmap(net, (0, None))
     found = discover(lambda p, x: ensemble(p, x).mean(0), a=(3, 4, 2, 3, 3), b=(3, 5, 4, 3, 3), c=(3, 5, 3))
-    assert groups(found) == {"a_dim_0": [(S, 3)], "a_dim_1": [(S, 4)], "b_dim_1": [(S, 5)]}
+    assert groups(found) == {"a_dim_0": [(S, 3)], "a_dim_1": [(S, 4, "a_dim_0")], "b_dim_1": [(S, 5, "a_dim_0")]}
 
 
 # Each takes an image with eight channels and kernels of the shapes that follow.
