@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 _OF_NETWORKS = ("activation", "prior", "fan-in", "likelihood", "split")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, defines: str = "a NumPyro `model`") -> None:
     """Add the arguments that say which posterior is meant."""
-    parser.add_argument("model", nargs="?", metavar="MODEL.py", help="Python file that defines a NumPyro `model`")
+    parser.add_argument("model", nargs="?", metavar="MODEL.py", help=f"Python file that defines {defines}")
     parser.add_argument(
         "--data", metavar="FILE", help=".npz or .csv whose arrays go to the model's arguments of the same name"
     )
@@ -45,6 +47,19 @@ def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray |
     Raises:
         ValueError: If the options name neither or both of a model file and a network, or do not fit together.
     """
+    check_source(options)
+    if options.network is not None:
+        return _posterior_by_name(options)
+    path = Path(options.model)
+    return posterior_of(load_file(path), path, read_data(options)), None
+
+
+def check_source(options: argparse.Namespace) -> None:
+    """Refuse options that name no model, two, or settings of another.
+
+    Raises:
+        ValueError: With what to leave out or to add.
+    """
     if (options.model is None) == (options.network is None):
         raise ValueError("expected either MODEL.py or --network (with --dataset); see --help")
     if options.model is not None:
@@ -53,37 +68,44 @@ def posterior_from(options: argparse.Namespace) -> tuple[Posterior, np.ndarray |
         given = [flag for flag in _OF_NETWORKS if is_given(getattr(options, flag.replace("-", "_")))]
         if given:
             raise ValueError(f"--{given[0]} goes with --network; MODEL.py says itself what the model is")
-        return _posterior_of_file(Path(options.model), options.data), None
+        return
     if options.dataset is None:
         raise ValueError("--network needs --dataset, a built-in name such as diabetes or a .npz or .csv file")
     if options.data is not None:
         raise ValueError("--data goes with MODEL.py; --network takes its data from --dataset")
-    return _posterior_by_name(options)
 
 
-def _posterior_of_file(path: Path, data: str | None) -> Posterior:
+def posterior_of(module: ModuleType, path: Path, arrays: Mapping[str, Any]) -> Posterior:
+    """Return the posterior of the ``model`` that an executed file defines, with these arrays as its data."""
     from bnn_models import Posterior
 
-    model = load_model(path)
-    return Posterior(model, **bind(model, read_arrays(Path(data)) if data else {}))
+    model = getattr(module, "model", None)
+    if not callable(model):
+        raise ValueError(f"expected {path} to define a function `model`; it does not")
+    return Posterior(model, **bind(model, arrays))
 
 
-def load_model(path: Path) -> Callable[..., Any]:
-    """Execute the Python file at ``path`` and return its ``model``."""
+def read_data(options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Read the arrays after --data, if there are any."""
+    return read_arrays(Path(options.data)) if options.data else {}
+
+
+def load_file(path: Path) -> ModuleType:
+    """Execute the Python file at ``path``."""
     if not path.is_file():
-        raise ValueError(f"expected a Python file that defines `model`; there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        raise ValueError(f"expected a Python file that defines the model; there is no file {path}")
+    # A name that hides no other module; classes in the file find their module by it.
+    name = f"{path.stem}__of_manymodes"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"expected a Python file that defines `model`; {path} does not end in .py")
+        raise ValueError(f"expected a Python file that defines the model; {path} does not end in .py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} could not be executed: {type(error).__name__}: {error}") from error
-    model = getattr(module, "model", None)
-    if not callable(model):
-        raise ValueError(f"expected {path} to define a function `model`; it does not")
-    return model
+    return module
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -18,19 +18,24 @@ from .factor import ISOMETRIES as ISOMETRIES
 from .factor import Certificate as Certificate
 from .factor import Factor as Factor
 from .factor import Pin as Pin
+from .factor import Shift as Shift
 from .factor import Slot as Slot
 from .group import SymmetryGroup as SymmetryGroup
 from .symmetries import Broken as Broken
 from .symmetries import Symmetries as Symmetries
 
 if TYPE_CHECKING:
+    from .discovery import Completeness as Completeness
+    from .discovery import check_completeness as check_completeness
     from .discovery import find_symmetries as find_symmetries
+
+_ANALYSER = ("Completeness", "check_completeness", "find_symmetries")
 
 
 def __getattr__(name: str) -> Any:
     # The analyser is imported when it is first used: a stored group is read and applied without it.
-    if name == "find_symmetries":
-        from .discovery import find_symmetries
+    if name in _ANALYSER:
+        from . import discovery
 
-        return find_symmetries
+        return getattr(discovery, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -204,6 +204,7 @@ def _transform(array: AnyArray, slot: Slot, event_shape: tuple[int, ...], matrix
     return _on_members(array, slot, event_shape, matrix.shape[:-3], apply)
 
 
+@partial(jax.jit, static_argnums=(0, 2))
 def _random_matrices(factor: Factor, rng_key: PRNGKeyArray, shape: tuple[int, ...]) -> Array:
     left, right, middle = jax.random.split(rng_key, 3)
     rotation = jax.random.orthogonal(left, factor.size, shape)

@@ -1,5 +1,7 @@
 """Coordinate descent over axis classes: the best element of one class after the other, the rest held.
 
+Wreath products, whose members no change of one class moves in a good way, are solved as one (`wreath.py`).
+
 It is started from the better of the identity and a forward-greedy element, which fixes class after class from those
 arrays alone whose other classes are fixed already. A cold start fails even without noise, because the misalignment of
 the other classes enters the first cost.
@@ -14,8 +16,10 @@ import math
 
 import numpy as np
 
+from .action import AnyArray
 from .assignment import Arrays, AxisClass, act_on_host, axis_classes, best_of_class
 from .group import SymmetryGroup
+from .wreath import best_of_wreath, wreaths
 
 _MAX_PASSES = 20
 # Numbers (weights and scores) of all draws that are aligned at once: copies of more than this fall out of the cache.
@@ -30,7 +34,7 @@ def align_draws(group: SymmetryGroup, draws: Arrays, reference: Arrays, start: A
     num_draws = len(next(iter(draws.values())))
     if start is None:
         identity = group.identity()
-        start = {name: np.stack([np.asarray(value)] * num_draws) for name, value in identity.items()}
+        start = {name: np.stack([_in_full_precision(value)] * num_draws) for name, value in identity.items()}
     numbers = sum(array[0].size for array in draws.values()) + sum(axis_class.num_members**2 for axis_class in classes)
     step = max(1, _CHUNK_NUMBERS // numbers)
     chunks = []
@@ -102,9 +106,17 @@ def _one_pass(
         )
     )
     progress = np.zeros(len(threshold), bool)
+    for wreath in wreaths(group):
+        part = best_of_wreath(group, wreath, draws, reference, element, align_draws)
+        proposed = _inner_product(group, draws, reference, element | part)
+        better = proposed - _inner_product(group, draws, reference, element) > threshold
+        element |= {name: _choose(better, values, element[name]) for name, values in part.items()}
+        progress |= better
+    # A change of a class that others vary over carries their values along, which the score of the class alone ignores.
+    carrying = {name for factor in group.factors for name in factor.fibre}
     for axis_class in classes:
         part, gain = best_of_class(group, axis_class, draws, reference, element)
-        if axis_class.is_quadratic:
+        if axis_class.is_quadratic or axis_class.name in carrying:
             proposed = _inner_product(group, draws, reference, element | part)
             gain = proposed - _inner_product(group, draws, reference, element)
         better = gain > threshold
@@ -122,6 +134,11 @@ def _inner_product(group: SymmetryGroup, draws: Arrays, reference: Arrays, eleme
 def squared_norms(arrays: Arrays) -> np.ndarray:
     """Squared norm of every draw."""
     return sum((np.square(x).reshape(len(x), -1).sum(axis=-1, dtype=float) for x in arrays.values()), np.zeros(()))
+
+
+def _in_full_precision(value: AnyArray) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(float) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def _choose(which: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:

@@ -151,6 +151,26 @@ class Pin:
     reason: str
 
 
+@dataclass(frozen=True)
+class Shift:
+    """Any numbers that may be added to a site if they are the same along some of its axes.
+
+    Args:
+        site: The site.
+        along: The axes along which all entries get the same number.
+        shape: Shape of the site.
+    """
+
+    site: str
+    along: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers may be chosen."""
+        return math.prod(size for axis, size in enumerate(self.shape) if axis not in self.along)
+
+
 def check_factors(factors: tuple[Factor, ...], sites: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse factors that do not form a group on these sites.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ def uniform(group: SymmetryGroup) -> SymmetryGroup:
 
 
 def with_common_fibres(group: SymmetryGroup) -> SymmetryGroup:
-    """The subgroup in which all factors of an axis class vary over the same classes."""
-    common: dict[str, set[str]] = {}
+    """The subgroup in which all factors of an axis class vary over the same classes, named in one order."""
+    common: dict[str, tuple[str, ...]] = {}
     for factor in group.factors:
-        common.setdefault(factor.axis, set(factor.fibre)).intersection_update(factor.fibre)
+        so_far = common.get(factor.axis, factor.fibre)
+        common[factor.axis] = tuple(name for name in so_far if name in factor.fibre)
     return _with_factors(group, [_coarsen(factor, common[factor.axis]) for factor in group.factors])
 
 
@@ -32,12 +33,12 @@ def expand(group: SymmetryGroup, subgroup: SymmetryGroup, element: Mapping[str, 
 
 
 def _with_factors(group: SymmetryGroup, factors: list[Factor]) -> SymmetryGroup:
-    return SymmetryGroup(group.sites, tuple(factors), group.pinned, group.axes)
+    return replace(group, factors=tuple(factors))
 
 
-def _coarsen(factor: Factor, kept: Collection[str]) -> Factor:
-    """The elements of a factor that vary over the kept classes only."""
-    numbers = [number for number, name in enumerate(factor.fibre) if name in kept]
+def _coarsen(factor: Factor, kept: Sequence[str]) -> Factor:
+    """The elements of a factor that vary over the kept classes only, in their order."""
+    numbers = [factor.fibre.index(name) for name in kept]
 
     def keep(slot: Slot) -> Slot:
         return replace(slot, fibre=tuple(slot.fibre[number] for number in numbers))
@@ -52,6 +53,9 @@ def _coarsen(factor: Factor, kept: Collection[str]) -> Factor:
 
 def _expand(factor: Factor, coarse: Factor, values: AnyArray) -> AnyArray:
     batch = values.shape[: values.ndim - len(coarse.shape)]
+    order = [coarse.fibre.index(name) for name in factor.fibre if name in coarse.fibre]
+    order += range(len(coarse.fibre), len(coarse.shape))
+    values = values.transpose((*range(len(batch)), *(len(batch) + position for position in order)))
     dims = [size if name in coarse.fibre else 1 for name, size in zip(factor.fibre, factor.fibre_shape, strict=True)]
     own = coarse.shape[len(coarse.fibre) :]
     spread = values.reshape(*batch, *dims, *own)

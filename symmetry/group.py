@@ -31,7 +31,7 @@ from jaxtyping import PRNGKeyArray
 
 from . import serialize
 from .action import AnyArray, Element, Weights, change, gather, invert, neutral, random
-from .factor import KINDS, MATRICES, Factor, Kind, Pin, check_factors, whole_axes
+from .factor import KINDS, MATRICES, Factor, Kind, Pin, Shift, check_factors, whole_axes
 
 
 @jax.tree_util.register_static
@@ -46,6 +46,7 @@ class SymmetryGroup:
         factors: The factors; their names are the keys of elements. An axis class has one permutation at most.
         pinned: Axes that are not free, with reasons.
         axes: Site name to one axis-class name (or None) a dim. Default: the classes of slots that are a whole axis.
+        shifts: Numbers that may be added to sites; they are reported, and no part of elements.
 
     Raises:
         ValueError: If a name is used twice, a slot does not fit its site, or an axis class has two permutations.
@@ -65,18 +66,20 @@ class SymmetryGroup:
     factors: tuple[Factor, ...] = ()
     pinned: tuple[Pin, ...] = ()
     axes: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    shifts: tuple[Shift, ...] = ()
 
     def __post_init__(self) -> None:
         sites = {site: tuple(shape) for site, shape in self.sites.items()}
         object.__setattr__(self, "sites", sites)
         object.__setattr__(self, "factors", tuple(self.factors))
         object.__setattr__(self, "pinned", tuple(self.pinned))
+        object.__setattr__(self, "shifts", tuple(self.shifts))
         check_factors(self.factors, sites)
         axes = {site: tuple(self.axes.get(site, whole_axes(self.factors, site, sites[site]))) for site in sites}
         object.__setattr__(self, "axes", axes)
 
     def __hash__(self) -> int:
-        return hash((tuple(self.sites.items()), self.factors, self.pinned, tuple(self.axes.items())))
+        return hash((tuple(self.sites.items()), self.factors, self.pinned, tuple(self.axes.items()), self.shifts))
 
     def factor(self, name: str) -> Factor:
         """The factor of this name."""
@@ -89,7 +92,7 @@ class SymmetryGroup:
     def restrict(self, kinds: Collection[Kind]) -> SymmetryGroup:
         """The subgroup made of the factors of these kinds, ``("permutation", "sign")`` say."""
         kept = tuple(factor for factor in self.factors if factor.kind in kinds)
-        return SymmetryGroup(self.sites, kept, self.pinned, self.axes)
+        return replace(self, factors=kept, shifts=())
 
     def monomial(self) -> SymmetryGroup:
         """The subgroup of permutations, signs and scales: matrices with one entry in each row and each column."""
@@ -103,7 +106,7 @@ class SymmetryGroup:
                 slots = tuple(replace(slot, exponent=slot.exponent if kind == "scale" else 1) for slot in factor.slots)
                 factors.append(replace(factor, name=f"{factor.axis}:{kind}", kind=kind, slots=slots, certificate=None))
             factors += [factor] if factor.kind not in MATRICES else []
-        return SymmetryGroup(self.sites, tuple(factors), self.pinned, self.axes)
+        return replace(self, factors=tuple(factors), shifts=())
 
     def act(self, element: Element, weights: Weights) -> dict[str, AnyArray]:
         """Move weights along their orbit, ``w'[j] = d[j]^e w[sigma[j]]``.
@@ -192,8 +195,8 @@ class SymmetryGroup:
 
     @property
     def dimension(self) -> int:
-        """Dimension of the continuous part, the scales and matrices."""
-        return sum(factor.dimension for factor in self.factors)
+        """Dimension of the continuous part: scales, matrices and shifts."""
+        return sum(part.dimension for part in (*self.factors, *self.shifts))
 
     def describe(self) -> str:
         """The group as text: factors, members, certificates, pinned axes with reasons, order."""
@@ -214,10 +217,10 @@ class SymmetryGroup:
     def _carry(self, factor: Factor, values: AnyArray, element: Element) -> AnyArray:
         """``values[tau[h], sigma_h[j]]`` under the permutations that the element has for the factor's classes."""
         names = (*factor.fibre, factor.axis)
-        for position, name in enumerate(names):
-            for other in self.factors:
-                if other.kind == "permutation" and other.axis == name and other.name in element:
-                    values = gather(values, _along(factor, other, element[other.name]), position - len(factor.shape))
+        for other in _in_order(self.factors):
+            if other.kind == "permutation" and other.axis in names and other.name in element:
+                position = names.index(other.axis) - len(factor.shape)
+                values = gather(values, _along(factor, other, element[other.name]), position)
         return values
 
     def _check(self, element: Element, weights: Weights) -> None:
@@ -258,8 +261,11 @@ def _invert(factor: Factor, carried: AnyArray) -> AnyArray:
 def _along(factor: Factor, permutation: Factor, values: AnyArray) -> AnyArray:
     """The values of a permutation with a dim of length one for each class of ``factor`` that they do not vary over."""
     batch = values.shape[: values.ndim - len(permutation.shape)]
-    sizes = dict(zip((*permutation.fibre, permutation.axis), permutation.shape, strict=True))
-    dims = [sizes.get(name, 1) for name in (*factor.fibre, factor.axis)]
+    own, names = (*permutation.fibre, permutation.axis), (*factor.fibre, factor.axis)
+    order = [own.index(name) for name in names if name in own]
+    values = values.transpose((*range(len(batch)), *(len(batch) + position for position in order)))
+    sizes = dict(zip(own, permutation.shape, strict=True))
+    dims = [sizes.get(name, 1) for name in names]
     return values.reshape(*batch, *dims, *((1,) if factor.kind in MATRICES else ()))
 
 

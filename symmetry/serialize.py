@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .factor import Certificate, Factor, Pin, Slot
+from .factor import Certificate, Factor, Pin, Shift, Slot
 
 if TYPE_CHECKING:
     from .group import SymmetryGroup
@@ -49,12 +50,25 @@ def group_fields(document: dict[str, Any]) -> dict[str, Any]:
     try:
         return {
             "sites": {site: tuple(shape) for site, shape in document["sites"].items()},
-            "factors": tuple(_factor(item) for item in document["factors"]),
+            "factors": factors_of(document["factors"]),
             "pinned": tuple(Pin(**item) for item in document["pinned"]),
             "axes": {site: tuple(names) for site, names in document["axes"].items()},
+            "shifts": tuple(map(_shift, document.get("shifts", ()))),
         }
     except (KeyError, TypeError) as error:
         raise ValueError(f"the JSON is not one that a symmetry group wrote: {error}") from error
+
+
+def factors_of(documents: list[dict[str, Any]]) -> tuple[Factor, ...]:
+    """Factors from their JSON objects."""
+    return tuple(map(_factor, documents))
+
+
+def describe_factor(factor: Factor, sites: Mapping[str, tuple[int, ...]]) -> str:
+    """One line: what the factor is, where it acts, and over which fibre."""
+    over = f", one for each {' and '.join(factor.fibre)}" if factor.fibre else ""
+    places = ", ".join(_place(slot, sites[slot.site]) for slot in factor.slots)
+    return f"{factor.name}: {_symbol(factor)} on {places}{over}"
 
 
 def describe(group: SymmetryGroup) -> str:
@@ -64,11 +78,13 @@ def describe(group: SymmetryGroup) -> str:
         of_axis = [factor for factor in group.factors if factor.axis == axis]
         lines.append(f"{' x '.join(map(_symbol, of_axis))} on {axis}")
         for factor in of_axis:
-            over = f", one for each {' and '.join(factor.fibre)}" if factor.fibre else ""
-            lines.append(f"{_INDENT}{factor.name}: {_symbol(factor)} on {', '.join(map(_place, factor.slots))}{over}")
+            lines.append(f"{_INDENT}{describe_factor(factor, group.sites)}")
             lines.append(f"{_INDENT * 2}{_evidence(factor.certificate)}")
     if not group.factors:
         lines.append("the trivial group")
+    if group.shifts:
+        lines.append("shifts, by any numbers")
+        lines += [f"{_INDENT}{shift.site}{_tied(shift)}: R^{shift.dimension}" for shift in group.shifts]
     if group.pinned:
         lines.append("pinned")
         lines += [f"{_INDENT}{pin.site}[{_dimension(pin.axis)}]: {pin.reason}" for pin in group.pinned]
@@ -92,15 +108,21 @@ def _symbol(factor: Factor) -> str:
     return f"{one}^{factor.num_copies}" if factor.fibre else one
 
 
-def _place(slot: Slot) -> str:
+def _place(slot: Slot, shape: tuple[int, ...]) -> str:
     """``kernel[axis 1]``, ``kernel[axis 1, 4:8, stride 2]^-1`` and the like."""
     parts = [_dimension(slot.axis)]
-    if slot.offset or slot.outer > 1 or slot.stride > 1:
+    if slot.axis is not None and (slot.length < shape[slot.axis] or slot.outer > 1 or slot.stride > 1):
         parts.append(f"{slot.offset}:{slot.offset + slot.length}")
     if slot.stride > 1:
         parts.append(f"stride {slot.stride}")
     power = "" if slot.exponent == 1 else f"^{slot.exponent}"
     return f"{slot.site}[{', '.join(parts)}]{power}"
+
+
+def _tied(shift: Shift) -> str:
+    if not shift.along:
+        return ""
+    return f", the same along axis {' and '.join(map(str, shift.along))}"
 
 
 def _dimension(axis: int | None) -> str:
@@ -133,6 +155,10 @@ def _factor(document: dict[str, Any]) -> Factor:
             "fibre_shape": tuple(document.get("fibre_shape", ())),
         }
     )
+
+
+def _shift(document: dict[str, Any]) -> Shift:
+    return Shift(document["site"], tuple(document["along"]), tuple(document["shape"]))
 
 
 def _slot(document: dict[str, Any]) -> Slot:

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import dataclass, replace
 
 from . import serialize
+from .factor import Factor
 from .group import SymmetryGroup
 
 
@@ -30,21 +31,32 @@ class Symmetries:
             there is no prior (a bare function).
         likelihood: Symmetries of the log likelihood, or of the function.
         broken: Factors of ``likelihood`` that ``posterior`` lacks: broken by the prior, or not proved.
+        approximate: Scales under which the likelihood changes by small constants alone, such as the epsilon of a
+            normalisation; the error of their certificates is that change. They are no symmetries, and nothing moves
+            weights by them.
     """
 
     posterior: SymmetryGroup | None
     likelihood: SymmetryGroup
     broken: tuple[Broken, ...] = ()
+    approximate: tuple[Factor, ...] = ()
 
     def describe(self) -> str:
         """Both groups and what the prior breaks, as text."""
         parts = [] if self.posterior is None else ["Symmetries of the posterior", _indent(self.posterior.describe())]
         if self.posterior is not None and _act_alike(self.posterior, self.likelihood):
-            return "\n".join([*parts, "Symmetries of the likelihood: the same; the prior breaks none of them."])
-        parts += ["Symmetries of the likelihood", _indent(self.likelihood.describe())]
+            parts.append("Symmetries of the likelihood: the same; the prior breaks none of them.")
+        else:
+            parts += ["Symmetries of the likelihood", _indent(self.likelihood.describe())]
         broken = [f"{item.factor} through {', '.join(item.sites)}: {item.note}" for item in self.broken if item.sites]
         unproved = [f"{item.factor}: {item.note}" for item in self.broken if not item.sites]
-        for title, lines in (("Broken by the prior", broken), ("Neither broken nor proved", unproved)):
+        almost = [_approximation(factor, self.likelihood) for factor in self.approximate]
+        sections = {
+            "Broken by the prior": broken,
+            "Neither broken nor proved": unproved,
+            "Approximate symmetries of the likelihood, exact but for small constants; nothing moves by them": almost,
+        }
+        for title, lines in sections.items():
             parts += [title, *map(_indent, lines)] if lines else []
         return "\n".join(parts)
 
@@ -64,13 +76,19 @@ class Symmetries:
             None if posterior is None else SymmetryGroup(**serialize.group_fields(posterior)),
             SymmetryGroup(**serialize.group_fields(document["likelihood"])),
             tuple(Broken(item["factor"], tuple(item["sites"]), item["note"]) for item in document["broken"]),
+            serialize.factors_of(document.get("approximate", [])),
         )
+
+
+def _approximation(factor: Factor, group: SymmetryGroup) -> str:
+    known = "" if factor.certificate is None else f": deviation {factor.certificate.error:.1e}"
+    return f"{serialize.describe_factor(factor, group.sites)}{known}"
 
 
 def _act_alike(first: SymmetryGroup, second: SymmetryGroup) -> bool:
     """Whether two groups have the same factors, whatever their certificates."""
     bare = ([replace(factor, certificate=None) for factor in group.factors] for group in (first, second))
-    return next(bare) == next(bare)
+    return next(bare) == next(bare) and first.shifts == second.shifts
 
 
 def _indent(text: str) -> str:

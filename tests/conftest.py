@@ -1,9 +1,14 @@
-"""What every test stands on: headless pictures, and slow tests only on request."""
+"""What every test stands on: headless pictures, the modules in `support`, and slow tests only on request."""
+
+import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 
 mpl.use("Agg")
+# Not this folder itself: `tests/symmetry` and the like would hide the packages.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,4 +5,6 @@
 (`assemble`), and lets the model itself, in float64, confirm each factor (`certificate`).
 """
 
+from .completeness import Completeness as Completeness
+from .completeness import check_completeness as check_completeness
 from .find import find_symmetries as find_symmetries

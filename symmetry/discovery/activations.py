@@ -4,8 +4,9 @@ A chain of elementwise primitives on one value and scalar constants is one funct
 ``tanh``, a GELU of eight primitives, ``where(x > 1, 1, where(x < -1, -1, x))``, the density of a prior. `fuse`
 replaces each such chain by one equation ``unary`` that carries
 
-    parity   odd, f(-x) = -f(x), or even, f(-x) = f(x)
-    degree   d with f(l x) = l^d f(x) for all l > 0
+    parity      odd, f(-x) = -f(x), or even, f(-x) = f(x)
+    degree      d with f(l x) = l^d f(x) for all l > 0
+    quadratic   whether f(x) = f(0) + a x^2
 
 They are read off the values of f at float64 points from 1e-15 to 1e15 in both directions, around each constant of the
 chain and around each root of an intermediate, where its kinks are: the rules for single primitives cannot see that a
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,7 @@ BISECTIONS = 60
 MAGNITUDES = np.logspace(-15, 15, 181)
 COMPARISONS = ("clamp", "eq", "ge", "gt", "le", "lt", "max", "min", "ne")
 EXACT = (*COMPARISONS, "abs", "ceil", "convert_element_type", "copy", "floor", "neg", "round", "select_n", "sign")
+NOTHING: Mapping[str, Any] = {"parity": None, "degree": None, "quadratic": False}
 STRETCHES = (2.0, 1.7, 13.0, 0.31)
 
 
@@ -56,7 +59,7 @@ def fuse(program: Program) -> Program:
     fused = program.replace_equations(equations)
     for equation in fused.equations:
         if equation.primitive == UNARY:
-            equation.params = dict(zip(("parity", "degree"), _describe(equation, chains), strict=True))
+            equation.params = _describe(equation, chains)
     return fused
 
 
@@ -100,25 +103,43 @@ class _Chain:
         return results[last].astype(np.float64), errors[last]
 
 
-def _describe(equation: Equation, chains: Mapping[Value, tuple[int, Equation]]) -> tuple[str | None, Fraction | None]:
-    """Parity and degree of the function that a fused equation stands for."""
+def _describe(equation: Equation, chains: Mapping[Value, tuple[int, Equation]]) -> Mapping[str, Any]:
+    """What is known of the function that a fused equation stands for."""
     (source,), (target,) = equation.inputs, equation.outputs
     if not np.issubdtype(source.dtype, np.floating):
-        return None, None
+        return NOTHING
     equations = _collect(source, target, chains)
     return _laws(_Chain(source, equations, _signature(source, equations)))
 
 
 @lru_cache(maxsize=1024)
-def _laws(chain: _Chain) -> tuple[str | None, Fraction | None]:
-    """Parity and degree of a chain: a network has many of few kinds."""
+def _laws(chain: _Chain) -> Mapping[str, Any]:
+    """Parity and degree of a chain, and whether it is quadratic: a network has many of few kinds."""
     points = _points(chain)
     values, errors = chain.run(points)
     mirrored, other = chain.run(-points)
     even, odd = (_same(mirrored, sign * values, errors + other) for sign in (1, -1))
     if even and odd and np.any(values):
-        return None, None
-    return "even" if even else "odd" if odd else None, _degree(chain, points, values, errors)
+        return NOTHING
+    return {
+        "parity": "even" if even else "odd" if odd else None,
+        "degree": _degree(chain, points, values, errors),
+        "quadratic": even and _is_quadratic(chain, points, values, errors),
+    }
+
+
+def _is_quadratic(chain: _Chain, points: np.ndarray, values: np.ndarray, errors: np.ndarray) -> bool:
+    """Whether ``f(s x) - f(0) = s^2 (f(x) - f(0))`` for every stretch s."""
+    origin, error = chain.run(np.zeros(1))
+    if not np.isfinite(origin).all():
+        return False
+    below = errors + error + ROUNDING * (np.abs(values) + np.abs(origin))
+    for stretch in STRETCHES:
+        stretched, other = chain.run(stretch * points)
+        above = other + error + ROUNDING * (np.abs(stretched) + np.abs(origin))
+        if not _same(stretched - origin, stretch**2 * (values - origin), above + stretch**2 * below):
+            return False
+    return True
 
 
 def _collect(source: Value, target: Value, chains: Mapping[Value, tuple[int, Equation]]) -> tuple[Equation, ...]:

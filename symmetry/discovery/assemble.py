@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..factor import Factor, Kind, Pin, Slot
 from ..group import SymmetryGroup
-from .axes import Axis, find, occurrences
+from .axes import Axis, find, occurrences, pin
 from .characters import System
 from .fibres import Candidate, fibre_of, settle
 from .generators import (
@@ -24,6 +24,17 @@ from .program import Program, Value
 from .rules.registry import Dims
 from .sightings import Scene, watch
 
+UNUSED = "not used"
+HANDED_ON = (
+    "broadcast_in_dim",
+    "concatenate",
+    "convert_element_type",
+    "copy",
+    "reshape",
+    "slice",
+    "squeeze",
+    "transpose",
+)
 TOLD_APART = "positions told apart by slices or concatenation"
 
 
@@ -61,6 +72,8 @@ def assemble(
     moved = {id(generator.axis_class) for generator in diagonal}
     free = [cls for cls in classes if not cls.atom.pinned or id(cls) in moved]
     scenes = watch(program, axes, [cls.atom for cls in free])
+    free = [cls for cls in free if not _is_unread(cls, scenes)]
+    diagonal = [generator for generator in diagonal if generator.axis_class in free]
     parts = _parts(free, diagonal, scenes, systems)
     parts = _upgrade(_independent(parts, used), free, diagonal, scenes, systems)
     names = _name_classes(classes, free, {axis for part in parts for axis in part.fibre})
@@ -78,6 +91,14 @@ def assemble(
         factors.append(Factor(_factor_name(axis, generator.kind, factors), generator.kind, axis, 1, whole))
     turning = frozenset(names[id(cls.atom)] for cls in free if may_rotate(scenes[cls.atom]))
     return SymmetryGroup(sites, tuple(factors), _pins(sites, used), _dim_names(sites, used, names)), turning
+
+
+def _is_unread(cls: AxisClass, scenes: Mapping[Axis, Sequence[Scene]]) -> bool:
+    """Whether a class is only ever handed on, as the rows of a table behind those that are looked up; then pin it."""
+    if any(scene.equation.primitive not in HANDED_ON for scene in scenes[cls.atom]):
+        return False
+    pin(cls.atom, UNUSED)
+    return True
 
 
 def _parts(
@@ -194,7 +215,7 @@ def _pins(sites: Mapping[str, tuple[int, ...]], used: Mapping[str, Dims]) -> tup
             if size == 1:
                 continue
             if site not in used:
-                pins.append(Pin(site, dim, "not used"))
+                pins.append(Pin(site, dim, UNUSED))
                 continue
             found = [place.atom for place in occurrences(used[site][dim])]
             if all(atom.pinned for atom in found):

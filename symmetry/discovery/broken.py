@@ -46,7 +46,7 @@ def find_broken(
     ]
     broken = []
     for factor in likelihood.factors:
-        if _survives(factor, remaining, likelihood.sites):
+        if is_generated(factor, remaining, likelihood.sites):
             continue
         changed = changes(factor, likelihood, priors)
         sites = tuple(site for site in likelihood.sites if site in changed)
@@ -59,8 +59,14 @@ def _visible_part(factor: Factor, sites: Collection[str]) -> Factor:
     return dataclasses.replace(factor, slots=tuple(slot for slot in factor.slots if slot.site in sites))
 
 
-def _survives(factor: Factor, remaining: Collection[Factor], shapes: Shapes) -> bool:
-    """Whether the remaining factors generate the factor."""
+def is_generated(factor: Factor, remaining: Collection[Factor], shapes: Shapes) -> bool:
+    """Whether factors generate another one.
+
+    Args:
+        factor: That one.
+        remaining: What may generate it.
+        shapes: Of the sites.
+    """
     same_kind = [other for other in remaining if other.kind == factor.kind]
     if factor.kind == "sign" or factor.kind == "scale":
         describe = _on_whole_arrays if all(slot.axis is None for slot in factor.slots) else _exponents

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from jax import Array
@@ -31,6 +31,7 @@ TOLERANCE = 1e-10
 VISIBLE = 1e-13
 MARGIN = 100.0
 NUM_ELEMENTS = 2
+SMALL = 1e-3
 MAX_ELEMENTS = 6
 MAX_DRAWS = 100
 NO_EFFECT = "no effect on the output at random weights"
@@ -81,7 +82,27 @@ def certify(group: SymmetryGroup, probe: Probe) -> tuple[SymmetryGroup, tuple[st
             )
             defects.append(reason)
         pins += [Pin(slot.site, slot.axis, reason) for slot in factor.slots]
-    return SymmetryGroup(group.sites, tuple(factors), tuple(pins), group.axes), tuple(defects)
+    return dataclasses.replace(group, factors=tuple(factors), pinned=tuple(pins)), tuple(defects)
+
+
+def measure(factors: Iterable[Factor], group: SymmetryGroup, probe: Probe, tolerance: float) -> tuple[Factor, ...]:
+    """Those factors that hold up to a tolerance, with the largest deviation that was seen as their error.
+
+    Args:
+        factors: What is tried.
+        group: The sites.
+        probe: The model.
+        tolerance: Largest deviation, relative to the largest output.
+    """
+    measured = []
+    points = _Points(probe, np.random.default_rng(0))
+    for factor in factors:
+        certificate = _examine(
+            SymmetryGroup(group.sites, (factor,)), points, np.random.default_rng(1), tolerance=tolerance
+        )
+        if certificate and certificate.error <= tolerance and certificate.control > 0:
+            measured.append(dataclasses.replace(factor, certificate=certificate))
+    return tuple(measured)
 
 
 def changes(factor: Factor, group: SymmetryGroup, probe: Probe) -> frozenset[str]:
@@ -95,6 +116,22 @@ def changes(factor: Factor, group: SymmetryGroup, probe: Probe) -> frozenset[str
         moved = probe.outputs(alone.act({factor.name: element}, weights))
         changed |= {name for name in reference if not difference(moved, reference, (name,)) <= VISIBLE}
     return frozenset(changed)
+
+
+def has_steps(sites: Collection[str], probe: Probe) -> bool:
+    """Whether some outputs change with the sites but not with every small change of them: steps stay by chance."""
+    rng = np.random.default_rng(3)
+    weights, other = probe.draw(rng), probe.draw(rng)
+    near = {site: np.asarray(weights[site]) + SMALL * np.asarray(other[site]) for site in sites}
+    here, nearby, away = (
+        probe.outputs(dict(weights) | dict(moved)) for moved in ({}, near, {site: other[site] for site in sites})
+    )
+    return any(_stays_then_jumps(here[name], nearby[name], away[name]) for name in here)
+
+
+def _stays_then_jumps(here: np.ndarray, nearby: np.ndarray, away: np.ndarray) -> bool:
+    visible = VISIBLE * np.abs(here).max(initial=0)
+    return bool(((here == nearby) & (np.abs(here - away) > visible)).any())
 
 
 def difference(left: Outputs, right: Outputs, names: Iterable[str] | None = None) -> float:
@@ -132,7 +169,9 @@ class _Points:
             self._points.append((weights, outputs))
 
 
-def _examine(group: SymmetryGroup, points: _Points, rng: np.random.Generator) -> Certificate | None:
+def _examine(
+    group: SymmetryGroup, points: _Points, rng: np.random.Generator, tolerance: float = TOLERANCE
+) -> Certificate | None:
     """Error and control of the one factor of ``group``; None without enough points to tell."""
     (factor,) = group.factors
     controls: dict[str, float] = dict.fromkeys((slot.site for slot in factor.slots), 0.0)
@@ -144,7 +183,7 @@ def _examine(group: SymmetryGroup, points: _Points, rng: np.random.Generator) ->
         element = {factor.name: _element(factor, rng)}
         error = max(error, _nan_is_infinite(difference(points.probe.outputs(group.act(element, weights)), reference)))
         num_elements += 1
-        if error > TOLERANCE:
+        if error > tolerance:
             return Certificate(float(error), 0.0, num_elements)
         for site in hidden:
             changed = difference(points.probe.outputs(_left_behind(site, group, element, weights)), reference)

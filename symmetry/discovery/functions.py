@@ -161,4 +161,5 @@ def _is_parameter(leaf: Any) -> bool:
 
 
 def _dotted(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    """Name of a leaf; ``params`` where the parameters are one array."""
+    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") or "params"

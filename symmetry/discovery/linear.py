@@ -39,27 +39,34 @@ def is_linear(scenes: Sequence[Scene], exponent: Callable[[Sighting], Fraction])
     return all(
         _bends_nothing(scene.equation)
         and all(abs(exponent(sighting)) == 1 for sighting in scene.sightings if sighting.varies)
-        and not (scene.equation.primitive == "div" and _divides_by_it(scene))
+        and not _divides_by_it(scene)
         for scene in scenes
     )
 
 
 def may_rotate(scenes: Sequence[Scene]) -> bool:
-    """Whether a class passes through nothing but sums, products and even functions, as it does in ``sum_j z[j]^2``.
+    """Whether a class passes through nothing but sums, products and squares, as it does in ``sum_j z[j]^2``.
 
-    Only where this holds are rotations tried: numbers alone could not tell a function from its tangent.
+    Only where this holds are rotations tried: numbers alone could not tell a function from one that bends far away.
 
     Args:
         scenes: All equations in which the class is seen.
     """
     return all(
-        _bends_nothing(scene.equation) or _is_even(scene.equation) or not any(s.varies for s in scene.sightings)
+        _multiplies(scene) or _squares(scene.equation)
         for scene in scenes
+        if any(sighting.varies for sighting in scene.sightings)
     )
 
 
-def _is_even(equation: Equation) -> bool:
-    return equation.primitive == UNARY and equation.params["parity"] == "even"
+def _multiplies(scene: Scene) -> bool:
+    """Whether an equation is a polynomial in what varies along the class."""
+    chooses = scene.equation.primitive == "select_n" and _reads(scene, 0)
+    return _bends_nothing(scene.equation) and not chooses and not _divides_by_it(scene)
+
+
+def _squares(equation: Equation) -> bool:
+    return equation.primitive == UNARY and equation.params["quadratic"]
 
 
 def _bends_nothing(equation: Equation) -> bool:
@@ -69,4 +76,9 @@ def _bends_nothing(equation: Equation) -> bool:
 
 
 def _divides_by_it(scene: Scene) -> bool:
-    return any(sighting.varies and sighting.value is scene.equation.inputs[1] for sighting in scene.sightings)
+    return scene.equation.primitive == "div" and _reads(scene, 1)
+
+
+def _reads(scene: Scene, operand: int) -> bool:
+    """Whether an operand of the equation varies along the class."""
+    return any(sighting.varies and sighting.value is scene.equation.inputs[operand] for sighting in scene.sightings)

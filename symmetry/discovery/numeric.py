@@ -159,6 +159,7 @@ def _solve(matrix: np.ndarray, right: np.ndarray, params: Mapping[str, Any]) -> 
     triangle = np.tril(matrix) if params["lower"] else np.triu(matrix)
     if params["unit_diagonal"]:
         triangle = triangle * (1 - np.eye(triangle.shape[-1])) + np.eye(triangle.shape[-1])
+    triangle = triangle.conj() if params["conjugate_a"] else triangle
     triangle = triangle.swapaxes(-1, -2) if params["transpose_a"] else triangle
     with np.errstate(all="ignore"):
         if (np.diagonal(triangle, axis1=-2, axis2=-1) == 0).any() or not np.isfinite(triangle).all():

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from .axes import Axis, atom, pin, refine
+from .axes import Axis, atom, pin, refine, unify
 from .characters import INVARIANT, WILDCARD, Character, Kind, System
+from .exchange import joint_labels
 from .numeric import MAX_SIZE, is_uniform
 from .program import Equation, Program, Value
 from .rules import AXIS_RULES, CHARACTER_RULES
@@ -97,16 +98,21 @@ def _constant_axes(constant: np.ndarray) -> Dims:
         return axes
     if constant.size > MAX_SIZE:
         return tuple(pin(axis, "large constant") for axis in axes)
+    joint = joint_labels(constant)
     for dim, axis in enumerate(axes):
-        rows = np.moveaxis(constant, dim, 0)
-        refine(axis, [row.tobytes() for row in rows], "unequal constants")
+        if joint is None or dim not in joint[0]:
+            rows = np.moveaxis(constant, dim, 0)
+            refine(axis, [row.tobytes() for row in rows], "unequal constants")
+    if joint is not None:
+        (first, second), labels = joint
+        refine(unify(axes[first], axes[second]), labels, "unequal constants")
     return axes
 
 
 def _constant_character(value: Value, kind: Kind) -> Character:
     """Zero may have any exponent, for positive scales an infinity too."""
     constant = value.constant
-    if constant is None or not is_uniform(constant) or constant.dtype.kind not in "fiu":
+    if constant is None or not is_uniform(constant) or constant.dtype.kind not in "fiuc":
         return INVARIANT
     number = constant.flat[0]
     return WILDCARD if number == 0 or (kind == "scale" and np.isinf(number)) else INVARIANT

@@ -12,15 +12,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator
 
-import numpy as np
-
 from ..factor import Factor
 from ..group import SymmetryGroup
-from .certificate import VISIBLE, Probe, certify
+from .certificate import VISIBLE, Probe, certify, has_steps
 
 # How far below the change by a partial rotation that by a whole one must lie.
 MARGIN = 1e4
-SMALL = 1e-3
 
 
 def with_rotations(group: SymmetryGroup, classes: Collection[str], probe: Probe) -> SymmetryGroup:
@@ -38,7 +35,9 @@ def with_rotations(group: SymmetryGroup, classes: Collection[str], probe: Probe)
     # What fails here was a guess and no claim, so its defects are none.
     confirmed, _ = certify(SymmetryGroup(group.sites, candidates), probe)
     rotations = {
-        factor.axis: factor for factor in confirmed.factors if _is_clear(factor) and not _has_steps(factor, probe)
+        factor.axis: factor
+        for factor in confirmed.factors
+        if _is_clear(factor) and not has_steps(_sites(factor), probe)
     }
     factors: list[Factor] = []
     for factor in group.factors:
@@ -46,25 +45,16 @@ def with_rotations(group: SymmetryGroup, classes: Collection[str], probe: Probe)
             factors.append(factor)
         elif factor.kind == "permutation":
             factors.append(rotations[factor.axis])
-    return SymmetryGroup(group.sites, tuple(factors), group.pinned, group.axes)
+    return dataclasses.replace(group, factors=tuple(factors))
+
+
+def _sites(factor: Factor) -> set[str]:
+    return {slot.site for slot in factor.slots}
 
 
 def _is_clear(factor: Factor) -> bool:
     certificate = factor.certificate
     return certificate is not None and certificate.error <= min(VISIBLE, certificate.control / MARGIN)
-
-
-def _has_steps(factor: Factor, probe: Probe) -> bool:
-    """Whether outputs change with what the factor moves, but not with every small change: steps may stay by chance."""
-    rng = np.random.default_rng(3)
-    weights, other = probe.draw(rng), probe.draw(rng)
-    sites = {slot.site for slot in factor.slots}
-    near = {
-        site: np.asarray(w) + (SMALL * np.asarray(other[site]) if site in sites else 0) for site, w in weights.items()
-    }
-    far = dict(weights) | {site: other[site] for site in sites}
-    here, nearby, away = (probe.outputs(each) for each in (weights, near, far))
-    return any(((here[name] == nearby[name]) & (here[name] != away[name])).any() for name in here)
 
 
 def _candidates(group: SymmetryGroup) -> Iterator[Factor]:

@@ -17,9 +17,7 @@ from numpyro.handlers import seed, substitute, trace
 
 from bnn_models.arguments import signature_of
 
-from .activations import fuse
 from .program import Program, flatten
-from .rewrite import rewrite
 from .supports import Support, support_of
 
 type Shapes = Mapping[str, tuple[int, ...]]
@@ -76,7 +74,7 @@ def posterior_programs(posterior: PosteriorLike) -> tuple[Program, Program]:
         posterior: A NumPyro model and its data.
 
     Returns:
-        Both programs, without dead code, chains of elementwise primitives fused.
+        Both programs, without dead code.
     """
     leaves = jax.tree.leaves(posterior)
     names = _argument_names(posterior)
@@ -88,7 +86,7 @@ def posterior_programs(posterior: PosteriorLike) -> tuple[Program, Program]:
 
 
 def function_program(function: Callable[[Any, Mapping[str, Any]], Any], inputs: Any, sites: Shapes) -> Program:
-    """The program of ``function(inputs, weights)``, chains of elementwise primitives fused.
+    """The program of ``function(inputs, weights)``.
 
     Args:
         function: Any traceable function.
@@ -133,7 +131,7 @@ def _program(
     by_site = dict(zip(sorted(sites), weights, strict=True))
     leaves = {site: by_site[site] for site in sites}
     program = Program(leaves, tuple(zip(descriptions, data, strict=True)), equations, outputs)
-    return fuse(rewrite(program.replace_equations(equations)))
+    return program.replace_equations(equations)
 
 
 def abstract_weights(sites: Shapes) -> dict[str, jax.ShapeDtypeStruct]:

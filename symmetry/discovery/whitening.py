@@ -4,7 +4,7 @@ A Cholesky factor orders the positions, but the density needs only the norm of `
 
     |L^-1 x|^2 = x^T (L L^T)^-1 x = |S x|^2     with the symmetric root S = (L L^T)^(-1/2).
 
-Where every use of z is an inner product with itself, ``S x`` may take its place; and S, unlike ``L^-1``, commutes with
+Where z is used for nothing but its norm, ``S x`` may take its place; and S, unlike ``L^-1``, commutes with
 each permutation that leaves the covariance as it is. The equation that is put in place, `WHITEN`, names the positions
 that are exchangeable.
 """
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .exchange import exchangeable
 from .numeric import is_uniform
 from .program import Equation, Program, Value
 from .rules.linalg import WHITEN
@@ -40,6 +41,8 @@ def _whitened(equation: Equation, program: Program, uses: Uses) -> Equation | No
     """The equation that stands for a triangular solve; None where that has to stay as it is."""
     if equation.primitive != "triangular_solve" or equation.inputs[0].constant is None:
         return None
+    if not np.issubdtype(equation.inputs[0].dtype, np.floating):
+        return None
     (z,) = equation.outputs
     dim = len(z.shape) - (2 if equation.params["left_side"] else 1)
     if not _Norms(program, uses).only_squared(z, dim):
@@ -48,7 +51,9 @@ def _whitened(equation: Equation, program: Program, uses: Uses) -> Equation | No
     if not np.isfinite(covariances).all():
         return None
     diagonal = bool(np.all(covariances * (1 - np.eye(covariances.shape[-1])) == 0))
-    params = {"dim": dim, "labels": exchangeable(covariances), "diagonal": diagonal}
+    deviations = np.sqrt(np.abs(np.diagonal(covariances, axis1=-2, axis2=-1)))
+    bound = ROUNDING * covariances.shape[-1] * deviations[..., :, None] * deviations[..., None, :]
+    params = {"dim": dim, "labels": exchangeable(covariances, bound), "diagonal": diagonal}
     return Equation(WHITEN, equation.inputs, equation.outputs, params)
 
 
@@ -62,45 +67,15 @@ def _covariances(factor: np.ndarray, params: Mapping[str, bool]) -> np.ndarray:
         return factor.swapaxes(-1, -2) @ factor
 
 
-def exchangeable(matrices: np.ndarray) -> tuple[int, ...]:
-    """Labels of the positions: two have the same where exchanging them leaves all the symmetric matrices as they are.
-
-    Args:
-        matrices: ``(..., n, n)``.
-
-    Returns:
-        One label for each of the n positions.
-    """
-    size = matrices.shape[-1]
-    stack = matrices.reshape(-1, size, size)
-    deviations = np.sqrt(np.abs(np.diagonal(stack, axis1=-2, axis2=-1)))
-    bound = ROUNDING * size * deviations[:, :, None] * deviations[:, None, :]
-    labels: list[int] = []
-    first: list[int] = []
-    for position in range(size):
-        same = (label for label, other in enumerate(first) if _exchange(stack, bound, other, position))
-        labels.append(next(same, len(first)))
-        if labels[-1] == len(first):
-            first.append(position)
-    return tuple(labels)
-
-
-def _exchange(stack: np.ndarray, bound: np.ndarray, i: int, j: int) -> bool:
-    """Whether rows i and j are equal, but for their entries at i and j, which change places."""
-    order = np.arange(stack.shape[-1])
-    order[[i, j]] = j, i
-    return bool(np.all(np.abs(stack[:, i] - stack[:, j][:, order]) <= np.maximum(bound[:, i], bound[:, j][:, order])))
-
-
 class _Norms:
-    """Whether a value is used for nothing but inner products with itself over one dimension."""
+    """Whether a value is used for nothing but its norm over one dimension, entry by entry of the others."""
 
     def __init__(self, program: Program, uses: Uses) -> None:
         self._outputs = set(program.outputs)
         self._uses = uses
 
     def only_squared(self, value: Value, dim: int) -> bool:
-        """Whether every use of the value is its square, to be summed over ``dim``, or a product with itself."""
+        """Whether every use of the value is its square, to be summed over ``dim``."""
         if value in self._outputs:
             return False
         return all(self._squares(equation, value, dim) for equation in self._uses.get(value, ()))
@@ -113,8 +88,9 @@ class _Norms:
         if any(operand is not value for operand in equation.inputs):
             return False
         if name == "dot_general":
-            (left, right), _ = params["dimension_numbers"]
-            return (dim, dim) in zip(left, right, strict=True)
+            # Products of one column with another would tie the columns, which a norm leaves independent.
+            (left, right), (batch, other) = params["dimension_numbers"]
+            return left == right and batch == other and dim in left and len(left) + len(batch) == len(value.shape)
         squared = name in ("square", "mul") or (name == "integer_pow" and params["y"] == 2)
         return squared and self._only_summed(equation.outputs[0], dim)
 

@@ -120,7 +120,7 @@ def test_the_mass_equals_that_of_the_convex_program(group, precisions):
 
 
 def test_balancing_leaves_the_function_unchanged(cases):
-    for name in ("relu_2", "square", "two_signs"):
+    for name in ("relu_2", "square", "two_signs", "nested", "layers"):
         case = cases[name]()
         weights = case.draw(3)
         assert case.change(case.group.act(balance(weights, case.group), weights), weights) <= 1e-12

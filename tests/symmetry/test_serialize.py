@@ -74,6 +74,28 @@ def test_the_text_of_certificates_colours_and_segments():
     assert "dimension of the continuous part: 3" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("multi_head", ["(GL(3))^2 on qk", "q[axis 2], k[axis 2]^-1, one for each head", "S_2 on head", "part: 26"]),
+        (
+            "views",
+            ["(O(2))^3 on factor", "scores[axis 2], loadings[axis 1], one for each view", "S_3 on view", "part: 3"],
+        ),
+        (
+            "nested",
+            ["R_+^8 x (S_2)^4 on unit", "one for each member and branch", "(S_2)^2 on branch", "finite part: 128"],
+        ),
+        ("coloured_members", ["(S_2 x S_2)^2 x Z_2^8 on unit"]),
+        ("groups_first", ["filters[axis 1, 0:6, stride 3]", "filters[axis 1, 0:6], head[axis 1], one for each group"]),
+    ],
+)
+def test_the_text_of_fibres_and_matrices(cases, name, lines):
+    text = cases[name]().group.describe()
+    for line in lines:
+        assert line in text
+
+
 def test_a_large_order_is_given_as_a_power(make_mlp_group):
     text = make_mlp_group((2, 500, 1), ("permutation", "sign")).describe()
     assert "order of the finite part: 10^1284.60" in text

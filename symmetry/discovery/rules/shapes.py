@@ -166,7 +166,7 @@ def pad(equation: Equation, operand: Dims, padding: Dims) -> list[Dims]:
 @character_rule("pad")
 def pad_characters(equation: Equation, system: System, x: Character, padding: Character) -> list[Character]:
     """``y = [c, .., c, x, c, .., c]``: ``e_y = e_x``; zero, unless c is 0, and where positions do not stay together."""
-    if padding is not WILDCARD:
+    if padding is not WILDCARD and any(any(widths) for widths in equation.params["padding_config"]):
         system.zero(x)
         system.zero(padding)
         return [INVARIANT]

@@ -1,9 +1,11 @@
 """Random Bayesian models: random networks with random priors, some of which tie, order or single out their weights."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from numpyro import sample
+from numpyro.handlers import seed, substitute, trace
 from random_networks import X, random_network
 
 from bnn_models import Posterior
@@ -55,6 +57,8 @@ PRIORS = {
         dist.constraints.ordered_vector, shape[:-1], shape[-1:]
     ).to_event(len(shape) - 1),
     "flat": lambda name, shape: dist.ImproperUniform(dist.constraints.real, (), shape),
+    "bounded": lambda name, shape: _independent(dist.Uniform(-1.0, 1.0), shape),
+    "truncated": lambda name, shape: _independent(dist.TruncatedNormal(0.0, 1.0, low=-2.0), shape),
     "per_unit": _per_unit,
     "per_row": _per_row,
     "hierarchical": _hierarchical,
@@ -63,11 +67,11 @@ PRIORS = {
 }
 
 
-def random_posterior(seed):
+def random_posterior(number):
     """A posterior, the names of its operations, and those of the priors of its sites."""
-    apply, shapes, operations = random_network(seed)
-    rng = np.random.default_rng((seed, 1))
-    # The first two thirds of the time a site has the commonest prior, for else few symmetries would survive.
+    apply, shapes, operations = random_network(number)
+    rng = np.random.default_rng((number, 1))
+    # Two thirds of the time a site has the commonest prior, for else few symmetries would survive.
     priors = {name: rng.choice(["normal"] * 2 * len(PRIORS) + [*PRIORS]) for name in shapes}
     kind = rng.choice([*TARGETS])
 
@@ -80,3 +84,18 @@ def random_posterior(seed):
             sample("y", dist.Normal(output, 0.5).to_event(1), obs=y)
 
     return Posterior(model, np.asarray(X, np.float64), TARGETS[kind]), operations, priors
+
+
+def random_weights(posterior, rng):
+    """Weights inside their supports."""
+    abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in posterior.sites.items()}
+    position = jax.eval_shape(posterior.unconstrain, abstract)
+    draws = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape), jnp.float32), position)
+    return {name: np.asarray(value) for name, value in posterior.constrain(draws).items()}
+
+
+def sites_outside(posterior, weights):
+    """Names of the latent sites whose values are not in their support."""
+    model = substitute(seed(posterior.model, jax.random.key(0)), data=jax.tree.map(jnp.asarray, weights))
+    found = trace(model).get_trace(*posterior.args, **posterior.kwargs)
+    return {name for name, value in weights.items() if not np.all(found[name]["fn"].support(jnp.asarray(value)))}

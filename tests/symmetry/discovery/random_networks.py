@@ -128,6 +128,8 @@ GENERAL = {
     "quadratic_form": lambda h, new: h * jnp.einsum("...n,nm,...m->...", h, _square(h, new), h)[..., None],
     "shared_rows": lambda h, new: _dense(h, new, 3) + new(2, 3)[jnp.array([0, 1, 1, 0, 1])][:, *(None,) * (h.ndim - 2)],
     "condition_on_data": lambda h, new: jnp.where(X.sum(1).reshape(5, *(1,) * (h.ndim - 1)) > 0, h, jnp.tanh(h)),
+    "noise": lambda h, new: h + jax.random.normal(jax.random.key(0), h.shape[1:]),
+    "dropout": lambda h, new: jnp.where(jax.random.bernoulli(jax.random.key(1), 0.7, h.shape), h, 0.0),
     "greatest": lambda h, new: h * (h == h.max(-1, keepdims=True)),
     "layers": _layers,
     "loop": _loop,

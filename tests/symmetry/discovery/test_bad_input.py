@@ -122,6 +122,7 @@ def test_functions_that_need_a_random_key(apply, params):
         ({"w": jnp.ones((3, 4), int)}, re.escape("they hold w (int32)")),
         ({"a": [1, 2], "b": "text", "c": np.ones(2, bool)}, re.escape("they hold a.0 (int), a.1 (int), b (str), ...")),
         ({"w": jnp.ones((3, 4), complex)}, "complex64"),
+        (object(), re.escape("they hold params (object)")),
         ({}, "they hold nothing"),
         (None, "they hold nothing"),
     ],
@@ -129,6 +130,12 @@ def test_functions_that_need_a_random_key(apply, params):
 def test_parameters_without_floating_point_numbers(params, came):
     with pytest.raises(ValueError, match=rf"must hold floating-point arrays, but .*{came}.*pass those of a network"):
         find_symmetries(network, params, X)
+
+
+def test_one_array_is_called_params():
+    found = find_symmetries(lambda w, x: (jnp.tanh(x @ w) ** 2).sum(1), jnp.ones((3, 4)), X).likelihood
+    assert found.axes == {"params": (None, "params_dim_1")}
+    assert factors(found) == {S(4): 1, Z(4): 1}
 
 
 def test_two_parameters_of_one_name():

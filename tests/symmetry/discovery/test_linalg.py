@@ -9,7 +9,7 @@ from numpyro import plate, sample
 
 from bnn_models import Posterior
 from symmetry.discovery import find_symmetries
-from symmetry.discovery.whitening import exchangeable
+from symmetry.discovery.exchange import exchangeable
 
 RNG = np.random.default_rng(6)
 X = jnp.asarray(RNG.standard_normal((7, 2)), jnp.float32)
@@ -166,6 +166,31 @@ def test_a_whitened_value_that_is_looked_at_is_ordered():
     group = find_symmetries(apply, params, X).likelihood
     assert not [factor for factor in group.factors if factor.size > 1]
     assert reasons(group, "v") == {"position in triangular_solve"}
+
+
+def test_products_of_one_whitened_column_with_another():
+    """They tie the columns: with norms alone, each column would have a permutation of its own."""
+    factor = np.linalg.cholesky(EQUICORRELATED).astype(np.float32)
+
+    def apply(params, x):
+        z = jax.scipy.linalg.solve_triangular(factor, params["v"], lower=True)
+        return jnp.cos(z.T @ z)[0] + x[0]
+
+    params = {"v": jax.ShapeDtypeStruct((4, 2), jnp.float32)}
+    assert not [one for one in find_symmetries(apply, params, X).likelihood.factors if one.size == 4]
+
+
+def test_norms_of_whitened_columns():
+    def apply(params, x):
+        z = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(EQUICORRELATED), params["v"], lower=True)
+        return jnp.sum(z**2, 0) + x[0]
+
+    (factor,) = (
+        one
+        for one in find_symmetries(apply, {"v": jax.ShapeDtypeStruct((4, 2), jnp.float32)}, X).likelihood.factors
+        if one.size == 4
+    )
+    assert (factor.kind, factor.fibre_shape) == (S, (2,))
 
 
 @pytest.mark.parametrize("left_side", [True, False])

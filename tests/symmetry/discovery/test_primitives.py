@@ -8,7 +8,6 @@ import pytest
 
 from symmetry.discovery import find_symmetries
 from symmetry.discovery.axes import atom, atoms, find
-from symmetry.discovery.numeric import evaluate
 from symmetry.discovery.program import flatten
 from symmetry.discovery.rules import AXIS_RULES
 
@@ -127,6 +126,18 @@ def test_a_cache_of_keys_and_values():
     assert kinds(network, ones(q=(3, 6), k=(3, 6), v=(3, 6), out=(6, 2))) == {(S, 2), ("linear", 3)}
 
 
+def test_experts_of_groups_of_rows():
+    """Rows 0, 1 go to the first expert, the rest to the second: the units of the experts are free, the experts not."""
+
+    def network(params, x):
+        sizes = jnp.array([2, 4])
+        h = jax.nn.relu(jax.lax.ragged_dot(x, params["w"], sizes))
+        return jax.lax.ragged_dot(h, params["v"], sizes)
+
+    assert kinds(network, ones(w=(2, 3, 4), v=(2, 4, 5))) == UNITS
+    assert reason(network, ones(w=(2, 3, 4), v=(2, 4, 5)), "w", 0) == "row in a group, or group"
+
+
 def test_rotary_embeddings_leave_the_units_of_values_free():
     """The pairs of queries and keys turn at speeds of their own."""
     rotate = eqx.nn.RotaryPositionalEmbedding(4)
@@ -157,6 +168,7 @@ PRIMITIVES = {
     "add": (lambda x, y: x + y, [(2, 3), (1, 3)]),
     "dot": (lambda x, y: jnp.einsum("bij,bjk->bik", x, y), [(2, 3, 5), (2, 5, 7)]),
     "square dot": (lambda x, y: x @ y, [(4, 4), (4, 4)]),
+    "ragged dot": (lambda x, y: jax.lax.ragged_dot(x, y, jnp.array([2, 1])), [(3, 5), (2, 5, 7)]),
     "conv": (lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), [(2, 3, 5, 7), (3, 3, 3, 3)]),
     "pointwise": (lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), [(2, 3, 5, 7), (3, 3, 1, 1)]),
     "max pool": (lambda x: jax.lax.reduce_window(x, -np.inf, jax.lax.max, (1, 2), (1, 1), "SAME"), [(3, 5)]),
@@ -249,41 +261,3 @@ def test_a_repeated_axis_is_free():
         function, shapes = PRIMITIVES[name]
         _, results = axes_of(function, [np.zeros(shape, F) for shape in shapes])
         assert not atoms(results[dim])[0].pinned
-
-
-MATRIX = (RNG.standard_normal((3, 3)) + 3.0 * np.eye(3)).astype(F)
-RIGHT = RNG.standard_normal((3, 2)).astype(F)
-CONSTANTS = {
-    "cholesky": lambda: jax.lax.linalg.cholesky(jnp.asarray(MATRIX @ MATRIX.T)),
-    "dot_general": lambda: jnp.einsum("bij,bjk->bik", np.stack([MATRIX] * 2), np.stack([RIGHT, 2 * RIGHT])),
-    "pad": lambda: jax.lax.pad(jnp.asarray(MATRIX), np.float32(7), ((1, -1, 1), (-1, 2, 0))),
-    "rev": lambda: jax.lax.rev(jnp.asarray(RIGHT), (0,)),
-    "stack": lambda: jnp.stack([MATRIX, 2 * MATRIX], axis=1),
-    "tile": lambda: jnp.tile(RIGHT, (2, 3)),
-}
-
-
-@pytest.mark.parametrize(("name", "function"), CONSTANTS.items(), ids=CONSTANTS)
-def test_constants_are_folded_as_jax_evaluates_them(name, function):
-    _, equations, (output,) = flatten(jax.make_jaxpr(function)())
-    assert equations == ()
-    assert output.constant is not None
-    np.testing.assert_allclose(output.constant, function(), rtol=1e-5, atol=1e-6)
-    assert name in str(jax.make_jaxpr(function)())
-
-
-@pytest.mark.parametrize("left_side", [True, False])
-@pytest.mark.parametrize("lower", [True, False])
-@pytest.mark.parametrize("transpose_a", [True, False])
-@pytest.mark.parametrize("unit_diagonal", [True, False])
-def test_triangular_systems_of_constants(left_side, lower, transpose_a, unit_diagonal):
-    right = RIGHT if left_side else RIGHT.T
-    options = {"left_side": left_side, "lower": lower, "transpose_a": transpose_a, "unit_diagonal": unit_diagonal}
-    folded = evaluate("triangular_solve", [MATRIX, right], options, right.shape)
-    np.testing.assert_allclose(folded, jax.lax.linalg.triangular_solve(MATRIX, right, **options), rtol=1e-4, atol=1e-5)
-
-
-def test_singular_systems_and_indefinite_matrices_are_undefined():
-    assert np.isnan(evaluate("cholesky", [-MATRIX @ MATRIX.T], {}, (3, 3))).all()
-    options = {"left_side": True, "lower": True, "transpose_a": False, "unit_diagonal": False}
-    assert np.isnan(evaluate("triangular_solve", [np.zeros((3, 3)), RIGHT], options, (3, 2))).all()

@@ -42,14 +42,6 @@ def leading(h, shape=(3, HEADS, DIM)):
     return h.reshape(BATCH, LENGTH, *shape)
 
 
-def by_gather(h):
-    return [jnp.take(leading(h), k, axis=2) for k in range(3)]
-
-
-def by_dynamic_slice(h):
-    return [jax.lax.dynamic_index_in_dim(leading(h), k, 2, keepdims=False) for k in range(3)]
-
-
 def by_transpose(h):
     q, k, v = leading(h).transpose(2, 0, 3, 1, 4)
     return [part.swapaxes(1, 2) for part in (q, k, v)]
@@ -76,8 +68,8 @@ FUSED = {
     "unstack": lambda h: jnp.unstack(leading(h), axis=2),
     "split": lambda h: [part.squeeze(2) for part in jnp.split(leading(h), 3, 2)],
     "split first": lambda h: [part.reshape(BATCH, LENGTH, HEADS, DIM) for part in jnp.split(h, 3, -1)],
-    "gather": by_gather,
-    "dynamic slice": by_dynamic_slice,
+    "gather": lambda h: [jnp.take(leading(h), k, axis=2) for k in range(3)],
+    "dynamic slice": lambda h: [jax.lax.dynamic_index_in_dim(leading(h), k, 2, keepdims=False) for k in range(3)],
     "transpose": by_transpose,
     "partial": by_partial_slices,
     "merged heads": of_merged_heads,
@@ -260,3 +252,49 @@ def test_slices_without_a_reshape_stay():
     program = rewritten(lambda a: jnp.sin(a)[:, :4] + jnp.sin(a)[:, 4:8], A)
     assert [equation.primitive for equation in program.equations].count("sin") == 2
     assert program.equations[0].primitive == "sin"
+
+
+def random_chain(seed):
+    """Reshapes, transpositions, slices, updates and functions of a dense layer, one after the other."""
+
+    def function(params, x):
+        rng = np.random.default_rng(seed)
+        h = jnp.asarray(x) @ params["w"]
+        for _ in range(8):
+            dim = int(rng.integers(1, h.ndim))
+            size, part = h.shape[dim], int(rng.integers(1, h.shape[dim] + 1))
+            parts = [k for k in range(2, size) if size % k == 0]
+            move = rng.choice(["fold", "turn", "merge", "slice", "first", "set", "halves", "tanh", "square"])
+            if move == "fold" and parts:
+                block = int(rng.choice(parts))
+                h = h.reshape(*h.shape[:dim], block, size // block, *h.shape[dim + 1 :])
+            elif move == "turn":
+                h = h.transpose(0, *(1 + rng.permutation(h.ndim - 1)))
+            elif move == "merge":
+                h = h.reshape(*h.shape[:dim], -1, *h.shape[dim + 2 :])
+            elif move == "slice":
+                h = jax.lax.slice_in_dim(h, size - part, size, axis=dim)
+            elif move == "first" and h.ndim > 2:
+                h = jnp.take(h, part - 1, axis=dim)
+            elif move == "set":
+                h = h.at[..., -1].set(0.5)
+            elif move == "halves" and size % 2 == 0:
+                left, right = jnp.split(h, 2, dim)
+                h = left * jnp.cos(right)
+            else:
+                h = jnp.tanh(h) if move == "tanh" else h + h**2
+        return jnp.tanh(h.reshape(x.shape[0], -1) @ params["v"]) if "v" in params else h.reshape(x.shape[0], -1)
+
+    return function
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_chains(seed):
+    """They compute the same after rewriting, and what is found of them is certified."""
+    function = random_chain(seed)
+    w = W[:6]
+    width = jax.eval_shape(function, {"w": w}, A[:, :6]).shape[1]
+    v = RNG.standard_normal((width, 2)).astype(np.float32)
+    (result,) = run(rewritten(lambda w, v, x: function({"w": w, "v": v}, x), w, v, A[:, :6]), [w, v, A[:, :6]])
+    np.testing.assert_allclose(result, function({"w": w, "v": v}, A[:, :6]), rtol=1e-3, atol=1e-4)
+    found(function, ones(w=w.shape, v=v.shape), A[:, :6])

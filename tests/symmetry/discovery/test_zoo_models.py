@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from latent import normal, positive
 from numpyro import plate, sample
 from truth import GL, O, R, S, Z, exponents, factors, members, reason
@@ -225,3 +226,53 @@ def test_groups_without_labels_are_exchangeable():
     found = find_symmetries(Posterior(model, Y))
     assert factors(found.posterior) == Counter([S(3)])
     assert members(found.posterior, "permutation", 3) == {("level", 0), ("trend", 0)}
+
+
+def test_latents_of_each_observation_are_exchangeable_by_themselves():
+    """The observations are data, yet each may relabel its own latents."""
+
+    def model(y):
+        parts = normal("parts", y.shape[0], 2)
+        sample("y", dist.Normal(jnp.exp(parts).sum(1), 0.5), obs=y)
+
+    found = find_symmetries(Posterior(model, Y))
+    assert factors(found.posterior) == factors(found.likelihood) == Counter([S(2, 12)])
+    assert reason(found.posterior, "parts", 0) == "data of argument y"
+
+
+def test_factor_analysis_with_its_factors_integrated_out():
+    """A covariance of loadings times their transpose knows no basis."""
+
+    def model(y):
+        loadings, noise = normal("loadings", 5, 2), positive("noise", 5)
+        covariance = loadings @ loadings.T + jnp.diag(noise + 0.1)
+        sample("y", dist.MultivariateNormal(jnp.zeros(5), covariance), obs=y)
+
+    found = find_symmetries(Posterior(model, TABLE))
+    assert factors(found.posterior) == factors(found.likelihood) == Counter([O(2)])
+
+
+def test_nonnegative_matrix_factorisation():
+    """Positive factors are reordered and scaled, but not mixed."""
+
+    def model(counts):
+        rates = positive("users", counts.shape[0], 2) @ positive("items", 2, counts.shape[1])
+        sample("counts", dist.Poisson(rates).to_event(2), obs=counts)
+
+    found = find_symmetries(Posterior(model, COUNTS))
+    assert factors(found.posterior) == Counter([S(2)])
+    assert factors(found.likelihood) == Counter([S(2), R(2)])
+
+
+@pytest.mark.parametrize(
+    "prior", [dist.Uniform(-1.0, 1.0), dist.TruncatedNormal(0.0, 1.0, low=-2.0, high=2.0)], ids=["uniform", "truncated"]
+)
+def test_bounded_supports_have_no_rotations(prior):
+    """Densities do not say where they end: a rotation of a box leaves it, though no density changes inside."""
+
+    def model(y):
+        loadings = sample("loadings", prior.expand([5, 2]).to_event(2))
+        sample("y", dist.Normal(normal("scores", y.shape[0], 2) @ loadings.T, 0.5).to_event(2), obs=y)
+
+    found = find_symmetries(Posterior(model, TABLE))
+    assert factors(found.posterior) == factors(found.likelihood) == Counter([S(2), Z(2)])
