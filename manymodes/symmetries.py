@@ -6,6 +6,8 @@ Reads the symmetry group off the model's own computation, for any NumPyro model 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+    parser.add_argument(
+        "--completeness",
+        action="store_true",
+        help="count the directions in which the function does not change, and how many the symmetries explain",
+    )
+
+
 def carry_out(options: argparse.Namespace) -> int:
     """Print the groups of the posterior and of the likelihood, and what the prior breaks."""
-    from symmetry import find_symmetries
+    from symmetry import check_completeness, find_symmetries
 
     check_source(options)
-    symmetries = find_symmetries(*_model_from(options), certify=not options.no_certify)
-    print(symmetries.to_json() if options.json else symmetries.describe())
+    model = _model_from(options)
+    symmetries = find_symmetries(*model, certify=not options.no_certify)
+    completeness = check_completeness(symmetries.likelihood, *model) if options.completeness else None
+    if options.json:
+        counted = {} if completeness is None else {"completeness": dataclasses.asdict(completeness)}
+        print(json.dumps(json.loads(symmetries.to_json()) | counted))
+    else:
+        print(symmetries.describe(), *([completeness] if completeness else []), sep="\n")
     return 0
 
 

@@ -96,6 +96,8 @@ def _note(factor: Factor, remaining: Collection[Factor], sites: tuple[str, ...],
         if places <= {_place(slot) for slot in other.slots}:
             condition = " and ".join(_conditions(factor, other))
             return f"remains only {condition}" if sites else f"proved only {condition}"
+    if sites and factor.kind == "linear":
+        return _what_remains(factor, remaining)
     if sites:
         return f"the prior changes under its {NAMES[factor.kind]}"
     reasons = [
@@ -105,6 +107,19 @@ def _note(factor: Factor, remaining: Collection[Factor], sites: tuple[str, ...],
         if (slot.site, slot.axis) == (pin.site, pin.axis)
     ]
     return "not proved for the log joint: " + ("; ".join(dict.fromkeys(reasons)) or "no reason known")
+
+
+def _what_remains(factor: Factor, remaining: Collection[Factor]) -> str:
+    """Which subgroup of all invertible matrices the prior leaves."""
+
+    def places(of: Factor) -> set[Slot]:
+        return {dataclasses.replace(slot, fibre=(), exponent=1) for slot in of.slots}
+
+    kinds = [other.kind for other in remaining if places(other) == places(factor)]
+    kept: list[Kind] = ["orthogonal"] if "orthogonal" in kinds else [kind for kind in NAMES if kind in kinds]
+    if not kept:
+        return "the prior changes under its matrices"
+    return f"of its matrices only {' and '.join(NAMES[kind] for kind in kept)} remain"
 
 
 def _conditions(factor: Factor, other: Factor) -> Iterator[str]:

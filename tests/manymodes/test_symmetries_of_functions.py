@@ -155,3 +155,13 @@ def test_help_says_what_the_file_defines(capsys: pytest.CaptureFixture[str]) -> 
         main(["symmetries", "--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("apply(params, x)", "init(key, x)", "`params`", "--no-certify"))
+
+
+def test_completeness_is_counted_where_it_is_asked_for(tmp_path, capsys):
+    path = tmp_path / "network.py"
+    path.write_text(GOOD["arrays"])
+    assert main(["symmetries", str(path), "--completeness"]) == 0
+    assert "complete: 0 of 20 directions change nothing" in capsys.readouterr().out
+    assert main(["symmetries", str(path), "--completeness", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["completeness"] == {"num_parameters": 20, "num_flat": 0, "num_explained": 0, "unchecked": ""}

@@ -268,9 +268,20 @@ def test_factor_analysis():
     found = find_symmetries(Posterior(model, RNG.standard_normal((7, 5))))
     assert groups(found.posterior) == {"loadings_dim_1": {("orthogonal", 2)}}
     assert groups(found.likelihood) == {"loadings_dim_1": {("linear", 2)}}
-    assert [(broken.factor, broken.sites) for broken in found.broken] == [
-        ("loadings_dim_1:linear", ("loadings", "scores"))
-    ]
+    (broken,) = found.broken
+    assert (broken.factor, broken.sites) == ("loadings_dim_1:linear", ("loadings", "scores"))
+    assert broken.note == "of its matrices only rotations remain"
+
+
+def test_a_prior_that_leaves_permutations_and_signs_of_a_linear_layer():
+    def model(x, y):
+        w = sample("w", dist.Laplace(0.0, 1.0).expand([3, 4]).to_event(2))
+        v = sample("v", dist.Laplace(0.0, 1.0).expand([4]).to_event(1))
+        sample("y", dist.Normal(x @ w @ v, 1.0), obs=y)
+
+    found = find_symmetries(Posterior(model, X, Y))
+    assert groups(found.posterior) == {"w_dim_1": {(S, 4), (Z, 4)}}
+    assert [broken.note for broken in found.broken] == ["of its matrices only permutations and signs remain"]
 
 
 @pytest.mark.parametrize("y", [np.zeros(5), np.array([0.0, 1.0, 1.0, 2.0, 0.0])])
