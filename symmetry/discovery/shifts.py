@@ -43,7 +43,8 @@ def find_shifts(group: SymmetryGroup, sites: Collection[str], probe: Probe) -> t
         free = [1 if axis in along else n for axis, n in enumerate(group.sites[site])]
         shift = np.asarray(rng.standard_normal(free))
         return all(
-            difference(probe.outputs(_shifted(weights, site, size * shift)), reference) <= abs(size) * VISIBLE
+            difference(probe.outputs(_shifted(weights, site, np.asarray(size * shift))), reference)
+            <= abs(size) * VISIBLE
             for size in AMPLITUDES
             for weights, reference in zip(points, references, strict=True)
         )
