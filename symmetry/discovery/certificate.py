@@ -35,6 +35,7 @@ SMALL = 1e-3
 MAX_ELEMENTS = 6
 MAX_DRAWS = 100
 NO_EFFECT = "no effect on the output at random weights"
+ZERO = "not certified: the outputs are zero up to rounding at random weights"
 NOT_FINITE = f"not certified: fewer than {NUM_ELEMENTS + 1} of {MAX_DRAWS} random weights have finite outputs"
 
 type Weights = Mapping[str, Array | np.ndarray]
@@ -75,7 +76,9 @@ def certify(group: SymmetryGroup, probe: Probe) -> tuple[SymmetryGroup, tuple[st
             factors.append(dataclasses.replace(factor, certificate=certificate))
             continue
         reason = NO_EFFECT if certificate else NOT_FINITE
-        if certificate and certificate.error > TOLERANCE:
+        if certificate and certificate.error > TOLERANCE and points.vanish():
+            reason = ZERO
+        elif certificate and certificate.error > TOLERANCE:
             reason = (
                 f"{factor.name} was dropped: its float64 certificate failed with error {certificate.error:.1e}; "
                 "this is a defect of symmetry discovery, please report it"
@@ -160,6 +163,12 @@ class _Points:
                     return
                 self._draw()
             yield self._points[number]
+
+    def vanish(self) -> bool:
+        """Whether the outputs are nothing but rounding errors of numbers of order one."""
+        return all(
+            np.abs(output).max(initial=0) <= VISIBLE for _, outputs in self._points for output in outputs.values()
+        )
 
     def _draw(self) -> None:
         self._num_draws += 1

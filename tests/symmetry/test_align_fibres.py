@@ -12,6 +12,12 @@ from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, descent, or
 # Signs that vary over more classes than the permutation of their class are aligned only where they are all the same.
 TIED = "tied_units"
 RECOVERED = [name for name in FIBRED if name != TIED]
+# Wreath products of three levels or of matrices take seconds each; one test in every run shows that they align.
+DEAR = ("nested", "multi_head", "fused_attention")
+
+
+def with_slow(names):
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in names]
 
 
 def normal(group, seed, batch=()):
@@ -67,7 +73,7 @@ def test_planted_permutations_and_signs_are_recovered_through_noise(cases, name)
     assert np.mean(shares) >= 0.9
 
 
-@pytest.mark.parametrize("name", RECOVERED)
+@pytest.mark.parametrize("name", with_slow(RECOVERED))
 def test_noisy_copies_are_no_farther_than_where_they_were_planted(cases, name):
     group = cases[name]().group
     reference, element, weights = planted(group, 3, 5, noise=0.2)
@@ -76,7 +82,7 @@ def test_noisy_copies_are_no_farther_than_where_they_were_planted(cases, name):
     assert (reached <= squared_distances(undone, reference) * (1 + 1e-9)).all()
 
 
-@pytest.mark.parametrize("name", FIBRED)
+@pytest.mark.parametrize("name", with_slow(FIBRED))
 def test_alignment_never_leaves_draws_farther_away(cases, name):
     group = cases[name]().group
     weights, reference = normal(group, 5, (5,)), normal(group, 6)
@@ -148,7 +154,7 @@ def test_of_invertible_matrices_only_the_orthogonal_ones_align(cases, name):
             np.testing.assert_allclose(values @ values.swapaxes(-1, -2), identity, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["ensemble", "nested", "views", "coloured_members", "tied_units"])
+@pytest.mark.parametrize("name", with_slow(["ensemble", "nested", "views", "coloured_members", "tied_units"]))
 def test_the_objective_of_the_barycentre_never_rises(cases, name):
     group = cases[name]().group
     _, _, weights = planted(group, 14, 12, noise=0.7)
@@ -159,7 +165,7 @@ def test_the_objective_of_the_barycentre_never_rises(cases, name):
         np.testing.assert_allclose(np.asarray(aligned[site]).mean(axis=0), array, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["nested", "views"])
+@pytest.mark.parametrize("name", with_slow(["nested", "views"]))
 def test_a_reference_for_every_draw(cases, name):
     group = cases[name]().group
     weights, references = normal(group, 15, (2, 2)), normal(group, 16, (2, 2))

@@ -6,8 +6,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from numpyro import factor, sample
+from truth import coloured, posterior_group
 
-from bnn_models import Posterior
 from symmetry.discovery import find_symmetries
 from symmetry.discovery.exchange import joint_labels
 
@@ -15,16 +15,6 @@ RNG = np.random.default_rng(6)
 X = jnp.asarray(RNG.standard_normal((7, 2)), jnp.float32)
 Y = jnp.asarray(RNG.standard_normal(7), jnp.float32)
 S = "permutation"
-
-
-def posterior(model, *arguments):
-    group = find_symmetries(Posterior(model, *arguments)).posterior
-    assert all(factor.certificate.error <= 1e-10 for factor in group.factors)
-    return group
-
-
-def kinds(group):
-    return {(factor.kind, factor.size, factor.colours) for factor in group.factors}
 
 
 def sticky(y):
@@ -44,7 +34,7 @@ def sticky(y):
 
 def test_states_that_like_to_stay():
     """Rows and columns of the transition matrix are permuted alike: the identity in its prior stays as it is."""
-    assert kinds(posterior(sticky, Y)) == {(S, 4, None)}
+    assert coloured(posterior_group(sticky, Y)) == {(S, 4, None)}
 
 
 def test_an_orthogonality_penalty():
@@ -53,7 +43,7 @@ def test_an_orthogonality_penalty():
         return jnp.tanh(x @ params["w"]) @ params["v"] + jnp.sum(gram**2)
 
     params = {"w": jax.ShapeDtypeStruct((2, 4), jnp.float32), "v": jax.ShapeDtypeStruct((4,), jnp.float32)}
-    assert (S, 4, None) in kinds(find_symmetries(apply, params, X).likelihood)
+    assert (S, 4, None) in coloured(find_symmetries(apply, params, X).likelihood)
 
 
 def test_rows_that_are_alike_without_their_columns():
@@ -66,7 +56,7 @@ def test_rows_that_are_alike_without_their_columns():
     shapes = {"w": (2, 4), "v": (4, 4), "u": (4, 3)}
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     group = find_symmetries(apply, params, X).likelihood
-    assert [one for one in kinds(group) if one[0] == S] == [(S, 4, (0, 0, 1, 1))]
+    assert [one for one in coloured(group) if one[0] == S] == [(S, 4, (0, 0, 1, 1))]
     assert len({one.axis for one in group.factors if one.kind == S}) == 2
 
 

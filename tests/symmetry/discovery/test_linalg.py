@@ -6,8 +6,8 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from numpyro import plate, sample
+from truth import coloured, posterior_group
 
-from bnn_models import Posterior
 from symmetry.discovery import find_symmetries
 from symmetry.discovery.exchange import exchangeable
 
@@ -32,16 +32,6 @@ def network(prior):
     return model
 
 
-def posterior(model, *arguments):
-    group = find_symmetries(Posterior(model, *arguments)).posterior
-    assert all(factor.certificate.error <= 1e-10 for factor in group.factors)
-    return group
-
-
-def kinds(group):
-    return {(factor.kind, factor.size, factor.colours) for factor in group.factors}
-
-
 def reasons(group, site):
     return {pin.reason for pin in group.pinned if pin.site == site}
 
@@ -59,30 +49,33 @@ PRIORS = {
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 def test_equal_correlations(prior):
     """S_4, and the sign of all units at once: that of one unit changes its correlations."""
-    assert kinds(posterior(network(prior), X, Y)) == {(S, 4, None), (Z, 1, None)}
+    assert coloured(posterior_group(network(prior), X, Y)) == {(S, 4, None), (Z, 1, None)}
 
 
 def test_a_mean_that_is_not_zero_has_no_sign():
-    assert kinds(posterior(network(lambda: MVN(0.5, EQUICORRELATED)), X, Y)) == {(S, 4, None)}
+    assert coloured(posterior_group(network(lambda: MVN(0.5, EQUICORRELATED)), X, Y)) == {(S, 4, None)}
 
 
 def test_means_that_are_not_equal():
-    group = posterior(network(lambda: MVN(jnp.array([0.0, 0.0, 0.0, 1.0]), EQUICORRELATED)), X, Y)
-    assert kinds(group) == {(S, 4, (0, 0, 0, 1))}
+    group = posterior_group(network(lambda: MVN(jnp.array([0.0, 0.0, 0.0, 1.0]), EQUICORRELATED)), X, Y)
+    assert coloured(group) == {(S, 4, (0, 0, 0, 1))}
 
 
 def test_blocks_that_are_equally_correlated():
-    assert kinds(posterior(network(lambda: MVN(jnp.zeros(4), BLOCKS)), X, Y)) == {(S, 4, (0, 0, 1, 1)), (Z, 1, None)}
+    assert coloured(posterior_group(network(lambda: MVN(jnp.zeros(4), BLOCKS)), X, Y)) == {
+        (S, 4, (0, 0, 1, 1)),
+        (Z, 1, None),
+    }
 
 
 def test_a_diagonal_covariance_keeps_the_signs():
     prior = network(lambda: MVN(jnp.zeros(4), jnp.diag(jnp.array([1.0, 2.0, 1.0, 2.0]))))
-    assert kinds(posterior(prior, X, Y)) == {(S, 4, (0, 1, 0, 1)), (Z, 4, None)}
+    assert coloured(posterior_group(prior, X, Y)) == {(S, 4, (0, 1, 0, 1)), (Z, 4, None)}
 
 
 def test_a_general_covariance_is_the_reason():
-    group = posterior(network(lambda: MVN(jnp.zeros(4), GENERAL)), X, Y)
-    assert kinds(group) == {(Z, 1, None)}
+    group = posterior_group(network(lambda: MVN(jnp.zeros(4), GENERAL)), X, Y)
+    assert coloured(group) == {(Z, 1, None)}
     assert reasons(group, "v") == {"unequal covariances"}
 
 
@@ -94,7 +87,7 @@ def test_correlated_rows():
         v = sample("v", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
         sample("y", dist.Normal(jnp.tanh(x @ w) @ v, 0.1), obs=y)
 
-    assert kinds(posterior(model, X, Y)) == {(S, 4, None), (Z, 1, None)}
+    assert coloured(posterior_group(model, X, Y)) == {(S, 4, None), (Z, 1, None)}
 
 
 def test_correlated_columns():
@@ -103,7 +96,7 @@ def test_correlated_columns():
         v = sample("v", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
         sample("y", dist.Normal(jnp.tanh(x @ w.T) @ v, 0.1), obs=y)
 
-    assert kinds(posterior(model, X, Y)) == {(S, 4, None), (Z, 4, None)}
+    assert coloured(posterior_group(model, X, Y)) == {(S, 4, None), (Z, 4, None)}
 
 
 @pytest.mark.slow
@@ -113,7 +106,7 @@ def test_a_copula():
         v = sample("v", dist.GaussianCopula(dist.Exponential(2.0), EQUICORRELATED))
         sample("y", dist.Normal(jnp.tanh(x @ w) @ v, 0.1), obs=y)
 
-    assert kinds(posterior(model, X, Y)) == {(S, 4, None)}
+    assert coloured(posterior_group(model, X, Y)) == {(S, 4, None)}
 
 
 def mixture(factors):
@@ -139,7 +132,7 @@ def learned_factors():
 @pytest.mark.parametrize("factors", [learned_factors, lambda: jnp.eye(2) + jnp.array([[0.0, 0.0], [0.3, 0.0]])])
 def test_the_components_of_a_mixture(factors):
     """Label switching: whatever the covariance of a component is, it moves along."""
-    assert kinds(posterior(mixture(factors), X)) == {(S, 3, None)}
+    assert coloured(posterior_group(mixture(factors), X)) == {(S, 3, None)}
 
 
 def test_a_gaussian_process_with_a_length_scale_for_each_feature():
@@ -151,7 +144,7 @@ def test_a_gaussian_process_with_a_length_scale_for_each_feature():
         squares = jnp.sum((features[:, None] - features[None]) ** 2, -1)
         sample("y", MVN(jnp.zeros(7), jnp.exp(-squares) + 0.1 * jnp.eye(7)), obs=y)
 
-    assert kinds(posterior(model, X, Y)) == {(S, 3, None)}
+    assert coloured(posterior_group(model, X, Y)) == {(S, 3, None)}
 
 
 def test_a_whitened_value_that_is_looked_at_is_ordered():
@@ -216,7 +209,7 @@ def test_every_way_to_write_a_triangular_system(left_side, transpose_a, lower):
     params = {"w": jax.ShapeDtypeStruct((2, 4), jnp.float64), "v": jax.ShapeDtypeStruct((4,), jnp.float64)}
     with jax.enable_x64(True):
         group = find_symmetries(apply, params, np.asarray(X, np.float64)).likelihood
-    assert kinds(group) == {(S, 4, (0, 0, 0, 1)), (Z, 1, None)}
+    assert coloured(group) == {(S, 4, (0, 0, 0, 1)), (Z, 1, None)}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +229,7 @@ def test_the_matrices_of_a_stack_are_exchangeable(function):
 
     params = {"a": jax.ShapeDtypeStruct((4, 3, 3), jnp.float32), "v": jax.ShapeDtypeStruct((4,), jnp.float32)}
     group = find_symmetries(apply, params, X).likelihood
-    assert (S, 4, None) in kinds(group)
+    assert (S, 4, None) in coloured(group)
     assert "a" in {slot.site for factor in group.factors if factor.kind == S for slot in factor.slots}
 
 

@@ -11,7 +11,7 @@ from random_networks import OPERATIONS, X, random_network
 
 from symmetry import Factor, Slot, SymmetryGroup
 from symmetry.discovery import find_symmetries
-from symmetry.discovery.certificate import NO_EFFECT, Probe, certify
+from symmetry.discovery.certificate import NO_EFFECT, ZERO, Probe, certify
 from symmetry.discovery.rules import AXIS_RULES, CHARACTER_RULES
 
 
@@ -126,6 +126,20 @@ def test_a_model_that_depends_on_nothing_gives_no_certificate():
     checked, defects = certify(SymmetryGroup(SITES, (true,)), blind)
     assert checked.factors == defects == ()
     assert checked.pinned[0].reason == NO_EFFECT
+
+
+def test_outputs_that_are_zero_up_to_rounding_are_no_defect():
+    """The mean of what lacks its mean: a permutation of the hidden units changes it by rounding, and by no more."""
+
+    def apply(params, x):
+        h = jnp.tanh(x @ params["w"]) @ params["v"]
+        return (h - h.mean(1, keepdims=True)).mean(1)
+
+    shapes = {"w": (3, 4), "v": (4, 5)}
+    params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    found = find_symmetries(apply, params, X).likelihood
+    assert "permutation" not in {factor.kind for factor in found.factors}
+    assert ZERO in {pin.reason for pin in found.pinned}
 
 
 def test_outputs_that_are_never_finite_give_no_certificate():

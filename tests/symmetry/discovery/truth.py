@@ -9,6 +9,9 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 
+from bnn_models import Posterior
+from symmetry.discovery import find_symmetries
+
 
 def S(size, *fibre):
     return "permutation", size, fibre
@@ -62,3 +65,15 @@ def shapes(**sizes):
 
 def _short(site):
     return ".".join(site.split(".")[-2:])
+
+
+def posterior_group(model, *arguments):
+    """The posterior's group, every factor with its certificate."""
+    group = find_symmetries(Posterior(model, *arguments)).posterior
+    assert all(factor.certificate.error <= 1e-10 for factor in group.factors)
+    return group
+
+
+def coloured(group):
+    """Kind, size and colours of every factor."""
+    return {(factor.kind, factor.size, factor.colours) for factor in group.factors}
