@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-certify", action="store_true", help="read the groups off the program alone, without float64 certificates"
     )
 
-
     parser.add_argument(
         "--completeness",
         action="store_true",
