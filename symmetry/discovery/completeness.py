@@ -26,7 +26,7 @@ from ..factor import MATRICES, Factor
 from ..group import SymmetryGroup
 from .assemble import UNUSED
 from .certificate import Probe, Weights
-from .float64 import function_probe, posterior_probes
+from .float64 import function_probe, posterior_probes, realise
 from .functions import Function
 from .trace import PosteriorLike, abstract_weights
 from .upcast import double, in_double_precision
@@ -135,7 +135,7 @@ class _Jacobians:
         wanted = 4 * sum(math.prod(shape) for shape in group.sites.values()) // max(num_outputs, 1) + 2
         self.num_inputs = min(wanted, MAX_INPUTS) if varied else 1
         self.num_rows = self.num_inputs * num_outputs
-        self._inputs = inputs
+        self._inputs = realise(inputs)
         self._sites = tuple(group.sites)
 
         def flat(weights: Mapping[str, Any], inputs: Any) -> Any:
@@ -149,7 +149,7 @@ class _Jacobians:
         blocks = []
         for number in range(self.num_inputs):
             with jax.enable_x64(new_val=True):
-                inputs = jax.tree.map(double, _other(self._inputs, rng) if number else _realised(self._inputs, rng))
+                inputs = jax.tree.map(double, _other(self._inputs, rng) if number else self._inputs)
                 derivatives = self._jacobian(jax.tree.map(jnp.asarray, dict(weights)), inputs)
             columns = [np.asarray(derivatives[site]) for site in self._sites]
             blocks.append(np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1))
@@ -157,22 +157,16 @@ class _Jacobians:
         return rows[np.isfinite(rows).all(axis=1)]
 
 
-def _realised(inputs: Any, rng: np.random.Generator) -> Any:
-    return jax.tree.map(lambda leaf: _draw(leaf, rng) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, inputs)
-
-
 def _other(inputs: Any, rng: np.random.Generator) -> Any:
-    """Other numbers of the same kind: floats of both signs or positive ones, whole numbers as they are."""
-    return jax.tree.map(lambda leaf: _draw(leaf, rng), inputs)
+    """Other numbers of the same kind: floats of both signs or positive ones; all else as it is."""
 
+    def draw(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        normal = rng.standard_normal(leaf.shape)
+        return normal if np.any(np.asarray(leaf) < 0) else np.asarray(leaf) * np.exp(0.5 * normal)
 
-def _draw(leaf: Any, rng: np.random.Generator) -> Any:
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-    normal = rng.standard_normal(leaf.shape)
-    if isinstance(leaf, jax.ShapeDtypeStruct) or np.any(np.asarray(leaf) < 0):
-        return normal
-    return np.asarray(leaf) * np.exp(0.5 * normal)
+    return jax.tree.map(draw, inputs)
 
 
 def _tangents(group: SymmetryGroup, weights: Weights) -> np.ndarray:

@@ -87,7 +87,7 @@ def function_probe(function: Callable[[Any, Mapping[str, Any]], Any], inputs: An
         ValueError: From its ``draw``, if there are no weights at which the outputs are finite.
     """
     with _double_precision():
-        doubled = jax.tree.map(double, _realise(inputs))
+        doubled = jax.tree.map(double, realise(inputs))
     compiled = _executable(_Traced.of(function, inputs, abstract_weights(sites)))
     resident: dict[int, tuple[np.ndarray, jax.Array]] = {}
 
@@ -181,7 +181,7 @@ def _double_precision() -> AbstractContextManager[Any]:
     return jax.enable_x64(new_val=True)
 
 
-def _realise(inputs: Any) -> Any:
+def realise(inputs: Any) -> Any:
     """Normal numbers for floats; zeros and ones, which index every table, for integers; nothing masked."""
     rng = np.random.default_rng(2)
 

@@ -48,6 +48,19 @@ def test_nothing_is_missing(name):
     assert str(found).startswith("complete")
 
 
+def test_abstract_inputs_are_those_of_the_certificates():
+    """Every row of a table is looked up, whole numbers of which only the shape is known included."""
+
+    def apply(p, x):
+        features, tokens = x
+        return jnp.tanh(features + p["table"][tokens]) @ p["v"]
+
+    params = shapes(table=(2, 3), v=(3, 2))
+    x = jax.ShapeDtypeStruct((6, 3), jnp.float32), jax.ShapeDtypeStruct((6,), jnp.int32)
+    found = check_completeness(find_symmetries(apply, params, x).likelihood, apply, params, x)
+    assert str(found) == "complete: 0 of 12 directions change nothing, 0 by symmetry"
+
+
 def test_what_is_missing_is_counted():
     apply, sizes, dimension = KNOWN["relu"]
     trivial = SymmetryGroup(sizes)
