@@ -182,7 +182,7 @@ def _double_precision() -> AbstractContextManager[Any]:
 
 
 def realise(inputs: Any) -> Any:
-    """Normal numbers for floats; zeros and ones, which index every table, for integers; nothing masked."""
+    """Normal numbers for floats; zeros and ones in turn, which index every table, for integers; nothing masked."""
     rng = np.random.default_rng(2)
 
     def make(leaf: Any) -> Any:
@@ -191,7 +191,7 @@ def realise(inputs: Any) -> Any:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.split(jax.random.key(0), leaf.shape)
         if jnp.issubdtype(leaf.dtype, jnp.integer):
-            return rng.integers(0, 2, leaf.shape).astype(leaf.dtype)
+            return (np.arange(np.prod(leaf.shape, dtype=int)) % 2).reshape(leaf.shape).astype(leaf.dtype)
         return np.ones(leaf.shape, bool) if leaf.dtype == bool else rng.standard_normal(leaf.shape)
 
     return jax.tree.map(make, inputs)
