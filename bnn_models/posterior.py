@@ -8,6 +8,14 @@ values of the latent sites, a *position* holds their unconstrained values. ``han
 densities of the sites inside it, as in NumPyro; pointwise log likelihoods are left unscaled, as in NumPyro's
 ``log_likelihood``.
 
+Where the data have N rows (`rows`), B of them, drawn with equal probabilities, estimate the log density without bias:
+
+.. math:: \widehat{\log \pi}(z) = \text{logprior} + \frac{N}{B} \sum_{i \in \text{batch}} \ell_i, \qquad
+          \ell_i = \textstyle\sum_o c_{oi} \log p(y_{oi} \mid T(z)),
+
+with :math:`c` the ``handlers.scale`` around the site, so that :math:`\sum_i \ell_i` is the log likelihood. The prior
+is never subsampled, and nothing is divided by N: gradients keep the size that they have with all the data.
+
 A `Posterior` is an immutable pytree whose leaves are the data. Pass it to compiled functions as an argument: equal
 models on data of the same shapes then share one program.
 
@@ -19,19 +27,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jaxtyping import Float, Key, Shaped
 
-from . import draws, tracing
+from . import draws, row_search, rows, tracing, values
 from .arguments import Arguments
 from .inspection import FunctionModel, Structure, inspect_model
 from .scales import location_scale
@@ -67,6 +72,7 @@ class Posterior:
 
     _program: tracing.Program
     _structure: Structure
+    _rows: rows.Rows | None
 
     def __init__(self, model: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         self._set(*inspect_model(model, Arguments.pack(model, args, kwargs)))
@@ -118,7 +124,38 @@ class Posterior:
 
     def pointwise_loglikelihood(self, position: Values) -> dict[str, Float[Array, " ..."]]:
         """Log probability of each observation at a position, by observed site."""
-        return _pointwise(self._at_position(position))
+        return values.pointwise(self._at_position(position))
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the data: ValueError where they cannot be taken apart, here and in all that needs rows."""
+        return self._find_rows().num_rows
+
+    def at_rows(self, indices: Shaped[Array | np.ndarray, " ..."]) -> Posterior:
+        """The posterior of some of the rows alone, in the order of their indices, which may be traced."""
+        return self.tree_unflatten(self._structure, (self._find_rows().take(self._program, indices),))
+
+    def row_loglikelihood(self, position: Values) -> Float[Array, " row"]:
+        """Log likelihood of each row: all observed sites, ``handlers.scale`` included, summed over the other axes."""
+        return rows.row_logprobs(self._at_position(position))
+
+    def logdensity_estimate(self, rng_key: Key[Array, ""], position: Values, batch_size: int) -> Float[Array, ""]:
+        """Unbiased estimate of `logdensity` from some of the rows, scaled as the module's docstring says.
+
+        Args:
+            rng_key: Key of the batch.
+            position: Unconstrained values by site.
+            batch_size: Rows to look at; all of them give `logdensity` itself.
+
+        Returns:
+            The estimate.
+        """
+        found = self._find_rows()
+        rows.check_batch_size(batch_size, found.num_rows)
+        if batch_size == found.num_rows:
+            return self.logdensity(position)
+        indices = rows.draw_rows(rng_key, found.num_rows, batch_size)
+        return rows.estimate(self.at_rows(indices)._at_position(position), batch_size / found.num_rows)
 
     def log_joint(self, weights: Values) -> Float[Array, ""]:
         """Log joint density of constrained values, without Jacobians: NumPyro's ``log_density``."""
@@ -130,7 +167,7 @@ class Posterior:
 
     def observation_logprobs(self, weights: Values) -> dict[str, Float[Array, " ..."]]:
         """Log probability of each observation at constrained values, by observed site."""
-        return _pointwise(self._at_weights(weights))
+        return values.pointwise(self._at_weights(weights))
 
     def constrain(self, position: Values) -> dict[str, Array]:
         """The weights at a position."""
@@ -158,14 +195,8 @@ class Posterior:
         Raises:
             ValueError: If no finite start was found (never raised under jit).
         """
-        keys = jax.vmap(partial(jax.random.fold_in, rng_key))(jnp.arange(num_chains))
-        positions, is_finite = draws.find_starts(self._program, keys)
-        if not isinstance(is_finite, Tracer) and not bool(is_finite.all()):
-            raise ValueError(
-                f"No start with finite log density and gradient was found in {draws.NUM_PRIOR_DRAWS} prior draws and "
-                f"{draws.NUM_UNIFORM_DRAWS} uniform ones; check the model's scales and supports against its data."
-            )
-        return positions
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, jnp.arange(num_chains))
+        return values.found_starts(*draws.find_starts(self._program, keys))
 
     def predict(self, weights: Values, *args: Any, rng_key: Key[Array, ""], **kwargs: Any) -> dict[str, Array]:
         """Draw the observed sites for given weights, at new arguments of the model.
@@ -183,14 +214,8 @@ class Posterior:
             ValueError: If the arguments do not fit the model, or the weights its sites.
         """
         arguments = Arguments.pack(self.model, args, kwargs) if args or kwargs else self._program.arguments
-        values = {name: jnp.asarray(weights[name]) for name in self.sites if name in weights}
-        batch = next((v.shape[: v.ndim - len(self.sites[n])] for n, v in values.items()), ())
-        _checked(values, {name: (*batch, *shape) for name, shape in self.sites.items()})
-        flat = {n: v.reshape((-1, *v.shape[len(batch) :])) for n, v in values.items()}
-        keys = jax.random.split(rng_key, math.prod(batch))
         program = dataclasses.replace(self._program, arguments=arguments)
-        drawn = draws.draw_observed(program, self.observed, flat, keys)
-        return {n: v.reshape((*batch, *v.shape[1:])) for n, v in drawn.items()}
+        return values.predicted(program, self.sites, self.observed, weights, rng_key)
 
     def function(self, weights: Values, probes: Shaped[Array | np.ndarray, " ..."] | str | None = None) -> Array:
         """What the model says at function level, for one draw.
@@ -208,16 +233,12 @@ class Posterior:
             ValueError: If the probes are inputs and the model has no function, or name no deterministic site.
         """
         if isinstance(probes, str):
-            return _deterministic(self._at_weights(weights), probes)
+            return values.deterministic(self._at_weights(weights), probes)
         model = inspect.unwrap(self.model)
         if isinstance(model, FunctionModel):
             own = inspect.signature(self.model).bind(*self.args, **self.kwargs).args[0]
-            return model.function(_checked(weights, self.sites), jnp.asarray(own if probes is None else probes))
-        if probes is not None:
-            raise ValueError(
-                "Probe inputs need a model with a function of its own, such as a BNN; leave `probes` out for the "
-                "pointwise log likelihood, or name a deterministic site of the model."
-            )
+            return model.function(values.checked(weights, self.sites), jnp.asarray(own if probes is None else probes))
+        values.check_no_inputs(probes)
         return jnp.concatenate([jnp.ravel(value) for value in self.observation_logprobs(weights).values()])
 
     def deterministics(self, weights: Values) -> dict[str, Array]:
@@ -265,36 +286,15 @@ class Posterior:
     def _set(self, program: Any, structure: Structure) -> None:
         object.__setattr__(self, "_program", program)
         object.__setattr__(self, "_structure", structure)
+        object.__setattr__(self, "_rows", None)
+
+    def _find_rows(self) -> rows.Rows:
+        found = self._rows or row_search.find_rows(self._program)
+        object.__setattr__(self, "_rows", found)
+        return found
 
     def _at_position(self, position: Values) -> tracing.Trace:
-        return self._program.at_position(_checked(position, dict(self._structure.unconstrained)))
+        return self._program.at_position(values.checked(position, dict(self._structure.unconstrained)))
 
     def _at_weights(self, weights: Values) -> tracing.Trace:
-        return self._program.at_weights(_checked(weights, self.sites))
-
-
-def _checked(values: Values, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The latent sites among values. NumPyro would draw a missing one anew, and broadcast one of another shape."""
-    missing = [name for name in shapes if name not in values]
-    if missing:
-        raise ValueError(f"Expected a value for each of the sites {list(shapes)}, got none for {missing}.")
-    for name, shape in shapes.items():
-        if jnp.shape(values[name]) != shape:
-            raise ValueError(
-                f"Expected one value of shape {shape} at site {name!r}, got shape {jnp.shape(values[name])}; use "
-                "jax.vmap for many draws."
-            )
-    return {name: values[name] for name in shapes}
-
-
-def _pointwise(sites: tracing.Trace) -> dict[str, Array]:
-    return {name: tracing.site_logprob(site) for name, site in tracing.observed_sites(sites).items()}
-
-
-def _deterministic(sites: tracing.Trace, name: str) -> Array:
-    values = tracing.deterministic_values(sites)
-    if name not in values:
-        raise ValueError(
-            f"Expected the name of a deterministic site of the model, one of {list(values)}, got {name!r}."
-        )
-    return values[name]
+        return self._program.at_weights(values.checked(weights, self.sites))
