@@ -26,7 +26,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from .between import autocorrelation_time, standardise, varying
-from .levels import TITLES, Quantities, check_tree, finite_chains, levels, restrict_chains
+from .levels import TITLES, Quantities, check_tree, count_draws, finite_chains, levels, restrict_chains
 from .record import Record
 
 MAX_QUANTITIES = 1000  # measured a level; ArviZ takes about 10 ms each
@@ -116,8 +116,7 @@ def convergence(tree: xr.DataTree, *, max_quantities: int = MAX_QUANTITIES) -> C
     rows = tuple(
         measure(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree)
     )
-    sizes = tree["posterior"].sizes
-    return Convergence(int(finite.sum()), sizes["draw"], rows, tuple(int(c) for c in np.flatnonzero(~finite)))
+    return Convergence(int(finite.sum()), count_draws(tree), rows, tuple(int(c) for c in np.flatnonzero(~finite)))
 
 
 def chance_rhat(

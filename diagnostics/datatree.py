@@ -106,7 +106,23 @@ def build_tree(
         tree["posterior"][site].attrs["axes"] = json.dumps(classes)
     for name in derived:
         tree["posterior"][name].attrs["deterministic"] = 1
+    if draws.thin > 1:
+        _mark_thinned(tree, draws)
     return tree
+
+
+def _mark_thinned(tree: xr.DataTree, draws: Draws) -> None:
+    """Say which draws have their weights, and add the group ``moments``: what is known of the weights of all draws."""
+    posterior = tree["posterior"].to_dataset()
+    posterior = posterior.assign_coords(draw=np.arange(posterior.sizes["draw"]) * draws.thin)
+    tree["posterior"] = xr.DataTree(posterior)
+    moments = {
+        site: (("statistic", *posterior[site].dims[2:]), np.stack(list(known.values())))
+        for site, known in draws.moments.items()
+    }
+    names = list(next(iter(draws.moments.values()), {}))
+    coordinates = {name: x for name, x in posterior.coords.items() if name not in ("chain", "draw")}
+    tree["moments"] = xr.DataTree(xr.Dataset(moments, {"statistic": names, **coordinates}))
 
 
 def symmetries_of(tree: xr.DataTree) -> Symmetries | None:
@@ -171,12 +187,13 @@ def _predictive(draws: Draws, rng_key: PRNGKeyArray) -> xr.DataTree:
     """New data at the training inputs for every draw; evenly thinned, as the coordinate ``draw`` says, if too many."""
     numbers = sum(array.size for array in draws.posterior.observed_data().values())
     room = _PREDICTIVE_NUMBERS // max(1, numbers * draws.num_chains)
-    count = max(1, min(draws.num_draws, room))
-    kept = np.linspace(0, draws.num_draws - 1, count).astype(int)
+    num_weights = -(-draws.num_draws // draws.thin)
+    count = max(1, min(num_weights, room))
+    kept = np.linspace(0, num_weights - 1, count).astype(int)
     weights = {site: array[:, kept] for site, array in draws.weights.items()}
     predicted = draws.posterior.predict(weights, rng_key=rng_key)
     arrays = {site: np.asarray(array) for site, array in predicted.items()}
-    tree = az.from_dict({"posterior_predictive": arrays}, coords={"draw": kept}, check_conventions=False)
+    tree = az.from_dict({"posterior_predictive": arrays}, coords={"draw": kept * draws.thin}, check_conventions=False)
     return tree.children["posterior_predictive"]
 
 

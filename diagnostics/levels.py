@@ -73,6 +73,11 @@ def check_tree(tree: object) -> None:
         raise ValueError(f"a tree of draws was expected, got {got}; make it with to_datatree(draws, symmetries)")
 
 
+def count_draws(tree: xr.DataTree) -> int:
+    """Draws a chain; where weights are thinned, the other groups have them all."""
+    return max(tree[group].sizes["draw"] for group in ("posterior", "invariants") if group in tree.children)
+
+
 def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:
     """Which chains hold finite numbers only, at every level."""
     finite = np.ones(tree["posterior"].sizes["chain"], bool)

@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from .convergence import RHAT_MAX, Convergence, Row, convergence, measure
-from .levels import TITLES, finite_chains, identified_parameters, restrict_chains
+from .levels import TITLES, count_draws, finite_chains, identified_parameters, restrict_chains
 from .record import Record
 from .verdict import Verdict, verdict
 
@@ -162,7 +162,7 @@ def _chain_checks(tree: xr.DataTree) -> Iterator[Check]:
         yield Check(
             "end",
             problem=False,
-            message=f"the run was cut short; {tree['posterior'].sizes['draw']} draws a chain were kept.",
+            message=f"the run was cut short; {count_draws(tree)} draws a chain were kept.",
         )
     broken = np.flatnonzero(~finite_chains(tree)).tolist()
     yield Check(

@@ -102,8 +102,11 @@ class _Pool:
 
     def variable(self, group: str, name: str) -> np.ndarray | None:
         """A variable (chain, draw) of the tree at the finite draws, if it is there."""
-        there = group in self.tree.children and name in self.tree[group].data_vars
-        return self.tree[group].data_vars[name].values[self.finite] if there else None
+        if group not in self.tree.children or name not in self.tree[group].data_vars:
+            return None
+        # Where weights are thinned, the other groups have all draws.
+        array = self.tree[group].data_vars[name].sel(draw=self.tree["posterior"].coords["draw"].values)
+        return array.values[self.finite]
 
     def precisions(self) -> dict[str, np.ndarray]:
         """The stored prior precisions, a row for each finite draw or one for all."""
@@ -204,6 +207,8 @@ def _canonical_log_prior(
     known = invariants["log_prior"].values
     if not balancing.element:
         return known
+    if known.shape != pool.finite.shape:  # weights are thinned: nobody knows it at the draws between
+        return None
     if "precision" in pool.tree.children and pool.tree["precision"].attrs["gaussian"]:
         change = gaussian_change(pool.weights, balancing.weights, pool.precisions())
         return known + pool.spread_out(change, np.nan)

@@ -41,8 +41,13 @@ def save(tree: xr.DataTree, path: str | Path) -> None:
     unfinished.replace(path)
 
 
-def load(path: str | Path) -> xr.DataTree:
-    """Read a tree that `save` wrote, into memory.
+def load(path: str | Path, *, lazy: bool = False) -> xr.DataTree:
+    """Read a tree that `save` wrote.
+
+    Args:
+        path: A file ending in ``.nc`` or a folder ending in ``.zarr``.
+        lazy: Leave the draws on disk until they are used, for a tree that is larger than the memory; the file then
+            stays open until the tree's ``close()``.
 
     Raises:
         ValueError: If nothing is there, or it is no tree.
@@ -57,6 +62,8 @@ def load(path: str | Path) -> xr.DataTree:
             opened = az.from_zarr(path, consolidated=False)
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"a tree in NetCDF or Zarr was expected at {str(path)!r}, but it cannot be read") from error
+    if "posterior" in opened.children and lazy:
+        return opened
     with opened as tree:
         loaded = tree.load()
     if "posterior" not in loaded.children:
@@ -69,11 +76,12 @@ def save_run(tree: xr.DataTree, folder: str | Path) -> None:
     save(tree, Path(folder) / TREE_FILE)
 
 
-def open_run(path: str | Path) -> xr.DataTree:
+def open_run(path: str | Path, *, lazy: bool = False) -> xr.DataTree:
     """The tree of a run: a finished one's as it was saved, a killed one's from the draws it committed.
 
     Args:
         path: A run folder, or a tree in NetCDF or Zarr.
+        lazy: As in `load`; a killed run's draws are always read.
 
     Returns:
         The tree, canonical where the run's symmetries are known. A run without a saved tree has no posterior predictive
@@ -84,11 +92,11 @@ def open_run(path: str | Path) -> xr.DataTree:
     """
     path = Path(path)
     if path.suffix in (".nc", ".zarr"):
-        return load(path)
+        return load(path, lazy=lazy)
     draws, manifest = read_run(path)
     saved = path / TREE_FILE
     if saved.exists() and saved.stat().st_mtime >= _last_write(path):
-        return load(saved)
+        return load(saved, lazy=lazy)
     attached = path / SYMMETRIES_FILE
     symmetries = Symmetries.from_json(attached.read_text()) if attached.exists() else None
     settings = {name: value for name, value in manifest.items() if name not in ("sites", "groups")}

@@ -47,6 +47,7 @@ from .levels import (
     FunctionKind,
     Quantities,
     check_tree,
+    count_draws,
     finite_chains,
     function_kind,
     levels,
@@ -145,7 +146,7 @@ def verdict(tree: xr.DataTree) -> Verdict:
         tree = canonicalize(tree)
     finite = finite_chains(tree)
     found = {level: restrict_chains(quantities, finite) for level, quantities in levels(tree)}
-    num_chains, num_draws = int(finite.sum()), tree["posterior"].sizes["draw"]
+    num_chains, num_draws = int(finite.sum()), count_draws(tree)
     comparable = num_chains >= 2 and num_draws >= _MIN_DRAWS
     tau = _slowest(found) if comparable else _NAN
     batches = num_batches(num_draws, tau) if comparable else 0
@@ -193,9 +194,11 @@ def _notes(tree: xr.DataTree, found: Mapping[str, Quantities]) -> tuple[str, ...
         if attrs["unbalanced"]:
             notes.append(f"Scales were left as they are: {attrs['unbalanced'].rstrip('.')}.")
     if "invariants" in found and "log_prior" not in "".join(name for name, _ in found["invariants"].shapes):
+        thinned = count_draws(tree) > tree["posterior"].sizes["draw"]
+        remedy = "keep the weights of all draws" if thinned else "canonicalize(tree, posterior=posterior) adds it"
         notes.append(
             "The log prior at the canonical weights is not known, so the invariants are the log likelihood alone; "
-            "canonicalize(tree, posterior=posterior) adds it."
+            f"{remedy}."
         )
     return tuple(notes)
 
@@ -220,6 +223,8 @@ def _judge(level: str, quantities: Quantities, batches: int, chains: np.ndarray)
     moving = np.flatnonzero(varying(quantities.values))
     values = standardise(quantities.values)
     parts = decompose(values)
+    # Thinned weights can have fewer draws than there are batches.
+    batches = min(batches, values.shape[1])
     pooled, local = permutation_test(values, batches) if batches else (_NAN, _NAN)
     local_beta = float(parts.beta_each.max(initial=0.0))
     where = tuple(quantities.label(int(moving[j])) for j in np.flatnonzero(parts.beta_each >= LOCAL_BETA_MIN))

@@ -1,9 +1,10 @@
 r"""What is compiled: the three programs of one chain, each a pure function of arrays.
 
-`Start` evaluates the density once, `Advance` runs a block of steps, `Observe` derives from a block's positions what is
-kept of each draw. A program is a frozen dataclass of its static settings and takes what is the chain's own and what all
-chains share (posterior, probes: data are arguments, never constants of the program). The key of step $t$ of chain $c$
-is `fold_in(fold_in(root, c), t)`: there is no random state to carry, and no draw depends on where blocks begin.
+`Start` evaluates the density once, `Advance` runs a block of steps (`Step` only one, where the host loops), `Observe`
+derives from a block's positions what is kept of each draw. A program is a frozen dataclass of its static settings and
+takes what is the chain's own and what all chains share (posterior, probes: data are arguments, never constants of the
+program). The key of step $t$ of chain $c$ is `fold_in(fold_in(root, c), t)`: there is no random state to carry, and no
+draw depends on where blocks begin.
 
 A block's length is a run-time argument below a fixed capacity, so that one compilation serves blocks of every length,
 in warm-up and after it.
@@ -41,6 +42,10 @@ class Sampled(Target, Protocol):
 
     def prior_logprob(self, weights: dict[str, Array]) -> Float[Array, ""]:
         """Log prior of one draw, without Jacobians."""
+        ...
+
+    def logprior(self, position: Position) -> Float[Array, ""]:
+        """Log prior of one position, Jacobians included."""
         ...
 
     def loglikelihood(self, position: Position) -> Float[Array, ""]:
@@ -90,6 +95,24 @@ class Start:
         """The State before step 0."""
         rng_key, position = chain
         return self.kernel.init(rng_key, position, shared)
+
+
+@dataclass(frozen=True)
+class Step:
+    """(chain's key, state), (target, t) -> state, (position, statistics): one step, for a loop of the host.
+
+    Attributes:
+        kernel: makes the step.
+    """
+
+    kernel: Kernel
+
+    def __call__(self, chain: tuple[Array, Any], shared: tuple[Target, Array]) -> tuple[Any, tuple[Position, Info]]:
+        """The State after step t, and its row."""
+        rng_key, state = chain
+        target, t = shared
+        state, info = self.kernel.step(jax.random.fold_in(rng_key, t), state, target, t)
+        return state, (state.position, info)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,11 @@ Both compile the same program of one chain and take its arguments for a *group* 
   products over its own threads at a loss, while unbatched ones stay in the calling thread and JAX releases the
   interpreter's lock: this is twice as fast as `vmap`, needs no virtual devices, and on one machine a chain's bits
   depend on its key alone.
-* `Devices`: one group of all chains, dealt out over the mesh by `shard_map`, with `vmap` over the chains of a device.
+* `Devices`: all chains at once, dealt out over the mesh by `shard_map`, with `vmap` over the chains of a device.
+
+With several processes each owns an equal part of the chains: it starts, fetches and writes those and no others.
+`Threads` then need nothing of each other. `Devices` run one program over all processes, and a process's group is its
+part of the chains.
 
 Models are traced in the main thread, since NumPyro's handlers are global; threads see compiled programs only. A program
 compiled for the same shapes is found again: the second run of the same model compiles nothing.
@@ -14,7 +18,7 @@ compiled for the same shapes is found again: the second run of the same model co
 
 import functools
 import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +26,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
 
-from .mesh import CHAIN, LOCAL, ChosenDevices, chain_mesh
-
-Program = Callable[[Any, Any], Any]
+from .blocks import Sampled
+from .devices import Devices, Program
+from .kernel import Target
+from .mesh import ChosenDevices, ChosenMesh, chains_of_process, device_mesh
 
 # Compiled programs kept for further runs.
 _KEPT_PROGRAMS = 64
@@ -43,11 +48,28 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many groups run at once."""
+        """How many groups of this process run at once."""
+        ...
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether several processes run each block together, so that they must agree on its length."""
         ...
 
     def groups(self, num_chains: int) -> tuple[range, ...]:
-        """The chains of each group."""
+        """The chains of each group, those of other processes included."""
+        ...
+
+    def owned(self, num_chains: int) -> range:
+        """Numbers of the groups that this process starts, fetches and writes."""
+        ...
+
+    def size(self, num_chains: int) -> int:
+        """Length of the chain axis that a program is compiled for."""
+        ...
+
+    def target(self, posterior: Sampled) -> Target:
+        """What kernels sample: the posterior, or its rows dealt out."""
         ...
 
     def place(self, shared: Any) -> Any:
@@ -55,11 +77,15 @@ class Executor(Protocol):
         ...
 
     def place_chains(self, chains: Any) -> Any:
-        """Puts a group's own arrays, leading axis chain, where the programs want them."""
+        """Puts the arrays of an owned group, leading axis chain, where the programs want them."""
         ...
 
-    def jit(self, program: Program) -> jax.stages.Wrapped:
-        """The program of a group, from that of one chain, to be compiled."""
+    def fetch(self, chains: Any) -> Any:
+        """The arrays of an owned group, on the host, from what a program returned."""
+        ...
+
+    def jit(self, program: Program, shared: Any = None) -> jax.stages.Wrapped:
+        """The program of a group, from that of one chain, to be compiled; `shared` says which rows are dealt out."""
         ...
 
 
@@ -74,9 +100,27 @@ class Threads:
         """What the manifest calls it."""
         return "threads"
 
+    @property
+    def steps_together(self) -> bool:
+        """Never: chains run by themselves."""
+        return False
+
     def groups(self, num_chains: int) -> tuple[range, ...]:
         """Each chain by itself."""
         return tuple(range(chain, chain + 1) for chain in range(num_chains))
+
+    def owned(self, num_chains: int) -> range:
+        """This process's part of the chains, one behind the other."""
+        return chains_of_process(num_chains)
+
+    def size(self, num_chains: int) -> int:
+        """One chain."""
+        del num_chains
+        return 1
+
+    def target(self, posterior: Sampled) -> Target:
+        """The posterior itself."""
+        return posterior
 
     def place(self, shared: Any) -> Any:
         """As it is: there is one device."""
@@ -86,8 +130,13 @@ class Threads:
         """As it is: there is one device."""
         return jax.device_put(chains)
 
-    def jit(self, program: Program) -> jax.stages.Wrapped:
+    def fetch(self, chains: Any) -> Any:
+        """As it is, on the host."""
+        return jax.tree.map(np.asarray, chains)
+
+    def jit(self, program: Program, shared: Any = None) -> jax.stages.Wrapped:
         """Takes the one chain out of its axis and puts the result back into one."""
+        del shared
 
         def run(chains: Any, shared: Any) -> Any:
             result = program(jax.tree.map(lambda x: x[0], chains), shared)
@@ -96,60 +145,31 @@ class Threads:
         return jax.jit(run)
 
 
-@dataclass(frozen=True)
-class Devices:
-    """All chains in one group, in equal parts on the devices of a mesh."""
-
-    mesh: Mesh
-
-    @property
-    def name(self) -> str:
-        """What the manifest calls it."""
-        return "mesh"
-
-    @property
-    def workers(self) -> int:
-        """The devices work as one."""
-        return 1
-
-    def groups(self, num_chains: int) -> tuple[range, ...]:
-        """All chains together."""
-        return (range(num_chains),)
-
-    def place(self, shared: Any) -> Any:
-        """A copy on each device."""
-        return jax.device_put(shared, NamedSharding(self.mesh, PartitionSpec()))
-
-    def place_chains(self, chains: Any) -> Any:
-        """Each chain on its device."""
-        return jax.device_put(chains, NamedSharding(self.mesh, PartitionSpec(CHAIN)))
-
-    def jit(self, program: Program) -> jax.stages.Wrapped:
-        """`shard_map` over the mesh, `vmap` over the chains of a device."""
-        chains, shared = PartitionSpec(CHAIN), PartitionSpec()
-        local = jax.vmap(program, in_axes=(0, None), axis_name=LOCAL)
-        # The check of varying axes rejects BlackJAX's loops; nothing here is reduced over the mesh.
-        run = jax.shard_map(local, mesh=self.mesh, in_specs=(chains, shared), out_specs=chains, check_vma=False)
-        placed, copied = NamedSharding(self.mesh, chains), NamedSharding(self.mesh, shared)
-        return jax.jit(run, in_shardings=(placed, copied), out_shardings=placed)
-
-
-def choose_executor(devices: ChosenDevices, num_chains: int) -> Executor:
-    """Threads on a CPU, else a mesh; a mesh wherever devices are asked for.
+def choose_executor(
+    devices: ChosenDevices, num_chains: int, *, mesh: ChosenMesh = None, crosses_chains: bool = False
+) -> Executor:
+    """Threads on a CPU, else a mesh; a mesh wherever devices are asked for or chains look at each other.
 
     Args:
         devices: how many devices, or which; by default the rule chooses.
         num_chains: number of chains.
+        mesh: parts of the chains and of the data; by default the data stay whole.
+        crosses_chains: whether the kernel's steps reduce over the chains.
 
     Returns:
         The executor.
 
     Raises:
-        ValueError: the devices asked for do not fit the chains.
+        ValueError: the devices or the mesh asked for, or the processes, do not fit the chains.
     """
-    if devices is None and jax.default_backend() == "cpu":
-        return Threads(min(_usable_cores(), num_chains))
-    return Devices(chain_mesh(devices, num_chains))
+    if devices is None and mesh is None and not crosses_chains and jax.default_backend() == "cpu":
+        if num_chains < jax.process_count():
+            raise ValueError(
+                f"{jax.process_count()} processes have only {num_chains} chains to run; "
+                "start at most as many processes as chains."
+            )
+        return Threads(min(_usable_cores(), len(chains_of_process(num_chains))))
+    return Devices(device_mesh(num_chains, devices, mesh))
 
 
 class Compiled:
@@ -219,7 +239,7 @@ def _trace(
 ) -> Compiled:
     del settings
     chains, shared = jax.tree.unflatten(structure, shapes)
-    return Compiled(executor.jit(program).lower(chains, shared))
+    return Compiled(executor.jit(program, shared).lower(chains, shared))
 
 
 def _usable_cores() -> int:

@@ -1,204 +1,172 @@
-r"""Hamiltonian Monte Carlo: `HMC` with trajectories of a given length, `NUTS` with the no-U-turn rule.
-
-Both draw a momentum $p \sim N(0, M)$ and follow the flow of $H(q, p) = -\log\pi(q) + \tfrac12 p^\top M^{-1} p$ by
-leapfrog steps; the transitions are BlackJAX's, the adaptation of step size and of the diagonal $M^{-1}$ is `warmup`'s.
-Inside a transition the position is one flat vector: a leapfrog is then three fused vector operations and one gradient,
-whatever the number of sites.
+r"""Hamiltonian Monte Carlo: `HMC` with trajectories of a given or a found length, `NUTS` with the no-U-turn rule.
 
 References:
-    Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901.
     Hoffman and Gelman (2014), The No-U-Turn sampler, https://jmlr.org/papers/v15/hoffman14a.html.
     Betancourt (2017), A conceptual introduction to Hamiltonian Monte Carlo, https://arxiv.org/abs/1701.02434.
+    Beskos et al. (2013), Optimal tuning of the hybrid Monte Carlo algorithm, https://arxiv.org/abs/1001.4460.
+    Bou-Rabee and Sanz-Serna (2017), Randomized Hamiltonian Monte Carlo, https://arxiv.org/abs/1511.09382.
 """
 
-import abc
-import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import hmc, metrics, nuts
+from blackjax.mcmc import metrics as euclidean
+from blackjax.mcmc import nuts
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from .kernel import Info, Position, Target, arviz_info
-from .warmup import Adaptation, Point, adapt, search_step_size, start_adaptation, window_schedule
+from .hamiltonian import AbstractHamiltonian, LogDensity, integrate
+from .kernel import Info, arviz_info
+from .settings import check_integer
+from .step_size import Point
+from .trajectory import (
+    Trajectory,
+    adapt_trajectory,
+    curve_lengths,
+    jittered_length,
+    recorded_proposal,
+    start_trajectory,
+)
+from .warmup import Adaptation, window_schedule
 
 # The largest tree has 2**20 leapfrogs; deeper ones overflow no integer but nobody's patience.
 _DEEPEST_TREE = 20
-
-
-class HamiltonianState(NamedTuple):
-    """Where a chain stands, and its adaptation.
-
-    Attributes:
-        position: unconstrained values by site.
-        logdensity: the target's log density there.
-        gradient: its gradient, flat, in the order of `ravel_pytree(position)`.
-        adaptation: step size, metric and the sums they come from.
-    """
-
-    position: Position
-    logdensity: Float[Array, ""]
-    gradient: Float[Array, " dim"]
-    adaptation: Adaptation
-
-
-@dataclass(frozen=True, kw_only=True)
-class AbstractHamiltonian(abc.ABC):
-    """What `HMC` and `NUTS` share: settings of the adaptation, the start, and a step around the transition."""
-
-    num_warmup: int = 1000
-    target_acceptance_rate: float = 0.8
-    step_size: float = 1.0
-    divergence_threshold: float = 1000.0
-
-    def __post_init__(self) -> None:
-        _check_integer("num_warmup", self.num_warmup, 0, math.inf)
-        _check_between("target_acceptance_rate", self.target_acceptance_rate, 0.0, 1.0)
-        _check_between("step_size", self.step_size, 0.0, math.inf)
-        _check_between("divergence_threshold", self.divergence_threshold, 0.0, math.inf)
-
-    def init(self, rng_key: PRNGKeyArray, position: Position, target: Target) -> HamiltonianState:
-        """State at a position; evaluates the density and its gradient once.
-
-        Args:
-            rng_key: not used: the start is the position.
-            position: unconstrained values by site.
-            target: what is sampled.
-
-        Returns:
-            The state before step 0.
-        """
-        del rng_key
-        flat, logdensity = _flatten(position, target)
-        value, gradient = jax.value_and_grad(logdensity)(flat)
-        return HamiltonianState(position, value, gradient, start_adaptation(flat, self.step_size))
-
-    def step(
-        self, rng_key: PRNGKeyArray, state: HamiltonianState, target: Target, t: Int[Array, ""]
-    ) -> tuple[HamiltonianState, Info]:
-        """One transition; adapts where `t < num_warmup`.
-
-        Args:
-            rng_key: the step's key.
-            state: before the step.
-            target: what is sampled.
-            t: the step's number, counted from the start of warm-up.
-
-        Returns:
-            The state after the step, and its statistics.
-        """
-        key_transition, key_search = jax.random.split(rng_key)
-        flat, logdensity = _flatten(state.position, target)
-        point = Point(flat, state.logdensity, state.gradient)
-        adaptation = self._before(key_search, state.adaptation, point, logdensity, t)
-        point, info = self._transition(key_transition, point, logdensity, adaptation)
-        error = self.target_acceptance_rate - info["acceptance_rate"]
-        adaptation = self._after(adaptation, point.position, error, t)
-        _, unravel = ravel_pytree(state.position)
-        return HamiltonianState(unravel(point.position), point.logdensity, point.logdensity_grad, adaptation), info
-
-    @abc.abstractmethod
-    def _transition(
-        self,
-        rng_key: PRNGKeyArray,
-        point: Point,
-        logdensity: Callable[[Array], Array],
-        adaptation: Adaptation,
-    ) -> tuple[Point, Info]:
-        """One transition at the adaptation's step size and metric."""
-
-    def _before(
-        self,
-        rng_key: PRNGKeyArray,
-        adaptation: Adaptation,
-        point: Point,
-        logdensity: Callable[[Array], Array],
-        t: Int[Array, ""],
-    ) -> Adaptation:
-        if self.num_warmup == 0:
-            return adaptation
-        begins = jnp.isin(t, jnp.asarray(window_schedule(self.num_warmup).searches, jnp.int32))
-        return jax.lax.cond(
-            begins, lambda: search_step_size(rng_key, adaptation, point, logdensity), lambda: adaptation
-        )
-
-    def _after(
-        self, adaptation: Adaptation, position: Float[Array, " dim"], error: Float[Array, ""], t: Int[Array, ""]
-    ) -> Adaptation:
-        if self.num_warmup == 0:
-            return adaptation
-        schedule = window_schedule(self.num_warmup)
-        return jax.lax.cond(
-            t < self.num_warmup, lambda: adapt(adaptation, schedule, t, position, error), lambda: adaptation
-        )
+# Mean length where it is not given and warm-up is too short to find it.
+_UNFOUND_LENGTH = 32
+# A geometric length is cut at so many times its mean.
+_LONGEST_GEOMETRIC = 8
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, kw_only=True)
 class HMC(AbstractHamiltonian):
-    r"""Hamiltonian Monte Carlo with trajectories of about `num_integration_steps` leapfrogs.
+    r"""Hamiltonian Monte Carlo that finds its own settings: the recommended kernel.
 
-    Each trajectory's number of leapfrogs is uniform on $(1 \pm \text{jitter}) L$: one of fixed length can hit a period
-    of the flow and then never leaves its orbit.
+    * *Length*: warm-up's trajectories record how far, in the metric and weighted with their acceptance, every shorter
+      one would have jumped; the length of largest squared jump per leapfrog is found by that, and 0.6 of it is kept,
+      which is best for functions of many weights (`trajectory` has the derivation).
+    * *Step size*: by dual averaging towards an acceptance of 0.65, the optimum of long trajectories in many dimensions.
+    * *Metric*: diagonal, the root of the ratio of the variances of position and gradient, over windows of growing
+      length.
+
+    All of it is a chain's own: its draws depend on its key alone. Each trajectory's number of leapfrogs is random: one
+    of fixed length can hit a period of the flow and then never leaves its orbit.
 
     Args:
-        num_integration_steps: mean number $L$ of leapfrogs a trajectory.
-        jitter: half-width of the lengths' range relative to $L$; 0 makes every trajectory $L$ leapfrogs long.
-        num_warmup: number of adapting steps; with 0 the step size and the unit metric stay as they are.
+        num_integration_steps: mean number $L$ of leapfrogs a trajectory; None: it is found in warm-up.
+        jitter: lengths are uniform on $(1 \pm \text{jitter}) L$; 0 makes every trajectory $L$ leapfrogs long.
+        lengths: ``"uniform"``, or ``"geometric"``: of mean $L$ and cut at $8 L$, so that no period is missed (dynamic or
+            randomised HMC); `jitter` then has no effect.
+        longest: most leapfrogs of a trajectory while its length is sought.
+        num_warmup: number of adapting steps; with 0 the step size and the unit metric stay as they are, and a length
+            that is not given is 32.
         target_acceptance_rate: what the step size is adapted to.
         step_size: where the search for the step size begins.
         divergence_threshold: rise of the energy above which a transition counts as divergent.
+        metric: ``"gradient"``, ``"diagonal"``, ``"dense"`` or ``"low_rank"``; `metrics` has their formulae.
 
     Raises:
         ValueError: a setting is out of its range.
 
     Example:
-        >>> HMC(num_integration_steps=32).lengths
+        >>> HMC(num_warmup=500).num_integration_steps is None
+        True
+        >>> HMC(num_integration_steps=32).length_range
         (20, 44)
-
-    References:
-        Neal (2011), section 5.3.2 for the length of a trajectory and why it should vary.
     """
 
-    num_integration_steps: int = 32
+    num_integration_steps: int | None = None
     jitter: float = 0.4
+    lengths: str = "uniform"
+    longest: int = 1024
+    target_acceptance_rate: float = 0.75
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer("num_integration_steps", self.num_integration_steps, 1, math.inf)
+        if self.num_integration_steps is not None:
+            check_integer("num_integration_steps", self.num_integration_steps, 1)
+        check_integer("longest", self.longest, 1)
         if not 0 <= self.jitter < 1:
             raise ValueError(f"HMC needs 0 <= jitter < 1, got {self.jitter!r}; 0.4 is a good choice.")
+        if self.lengths not in ("uniform", "geometric"):
+            raise ValueError(f"lengths must be 'uniform' or 'geometric', got {self.lengths!r}.")
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        """Smallest and largest number of leapfrogs; they lie symmetrically around `num_integration_steps`."""
-        spread = int(self.jitter * self.num_integration_steps)
-        return self.num_integration_steps - spread, self.num_integration_steps + spread
+    def length_range(self) -> tuple[int, int]:
+        """Smallest and largest given number of leapfrogs; they lie symmetrically around `num_integration_steps`."""
+        middle = self.num_integration_steps or _UNFOUND_LENGTH
+        spread = int(self.jitter * middle)
+        return middle - spread, middle + spread
+
+    @property
+    def _finds_length(self) -> bool:
+        return self.num_integration_steps is None and bool(window_schedule(self.num_warmup).ends)
+
+    def _remember(self, rng_key: PRNGKeyArray, position: Float[Array, " dim"]) -> Trajectory | tuple[()]:
+        del rng_key
+        return start_trajectory(self.longest, position.dtype) if self._finds_length else ()
 
     def _transition(
         self,
         rng_key: PRNGKeyArray,
         point: Point,
-        logdensity: Callable[[Array], Array],
+        logdensity: LogDensity,
         adaptation: Adaptation,
-    ) -> tuple[Point, Info]:
-        key_length, key_transition = jax.random.split(rng_key)
-        shortest, longest = self.lengths
-        length = jax.random.randint(key_length, (), shortest, longest + 1, jnp.int32)
-        transition: Callable[..., Any] = hmc.build_kernel(divergence_threshold=self.divergence_threshold)
-        step_size, inverse_mass_matrix, *_ = adaptation
-        end, info = transition(key_transition, point, logdensity, step_size, inverse_mass_matrix, length)
-        # BlackJAX reports the proposal's energy; diagnostics of the energy want that of the state the chain is left in.
-        kinetic_energy = metrics.gaussian_euclidean(inverse_mass_matrix).kinetic_energy
-        energy = jnp.where(info.is_accepted, info.energy, kinetic_energy(info.momentum) - point.logdensity)
-        more = {"logdensity": end.logdensity, "step_size": step_size, "energy": energy}
-        return Point(*end), arviz_info(info._asdict() | more)
+        memory: Any,
+        t: Int[Array, ""],
+    ) -> tuple[Point, Any, Info]:
+        key_length, key_trajectory = jax.random.split(rng_key)
+        if self._finds_length:
+            return self._sought(key_length, key_trajectory, point, logdensity, adaptation, memory, t)
+        if self.lengths == "geometric":
+            mean = jnp.asarray(self.num_integration_steps or _UNFOUND_LENGTH, point.position.dtype)
+            length = _geometric_length(key_length, mean)
+        else:
+            shortest, longest = self.length_range
+            length = jax.random.randint(key_length, (), shortest, longest + 1, jnp.int32)
+        point, info, _ = integrate(key_trajectory, point, logdensity, adaptation, length, self.divergence_threshold)
+        return point, memory, info
+
+    def _sought(
+        self,
+        key_length: PRNGKeyArray,
+        key_trajectory: PRNGKeyArray,
+        point: Point,
+        logdensity: LogDensity,
+        adaptation: Adaptation,
+        trajectory: Trajectory,
+        t: Int[Array, ""],
+    ) -> tuple[Point, Trajectory, Info]:
+        schedule = window_schedule(self.num_warmup)
+        is_settled = t >= schedule.settled
+        length = jittered_length(key_length, trajectory, self.jitter, self.longest, is_settled)
+        if self.lengths == "geometric":
+            length = jnp.where(is_settled, _geometric_length(key_length, trajectory.length), length)
+        scale = euclidean.default_metric(adaptation.inverse_mass_matrix).scale
+
+        def distance(jump: Array) -> Array:
+            return jnp.sum(jnp.square(scale(jump, jump, inv=False, trans=True)))
+
+        build = recorded_proposal(curve_lengths(self.longest), distance, ~is_settled)
+        point, info, curve = integrate(
+            key_trajectory, point, logdensity, adaptation, length, self.divergence_threshold, build
+        )
+        trajectory = jax.lax.cond(
+            is_settled,
+            lambda: trajectory,
+            lambda: adapt_trajectory(
+                trajectory,
+                curve,
+                self.jitter,
+                self.longest,
+                schedule.ends_window(t) | (t == schedule.first - 1),
+                t == schedule.settled - 1,
+            ),
+        )
+        return point, trajectory, info
 
 
 @jax.tree_util.register_static
@@ -212,28 +180,32 @@ class NUTS(AbstractHamiltonian):
         target_acceptance_rate: what the step size is adapted to.
         step_size: where the search for the step size begins.
         divergence_threshold: rise of the energy above which a transition counts as divergent.
+        metric: ``"gradient"``, ``"diagonal"``, ``"dense"`` or ``"low_rank"``; `metrics` has their formulae.
 
     Raises:
         ValueError: a setting is out of its range.
 
     Example:
-        >>> NUTS(num_warmup=500)
-        NUTS(num_warmup=500, target_acceptance_rate=0.8, step_size=1.0, divergence_threshold=1000.0, max_tree_depth=10)
+        >>> NUTS(num_warmup=500).max_tree_depth
+        10
     """
 
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_integer("max_tree_depth", self.max_tree_depth, 1, _DEEPEST_TREE)
+        check_integer("max_tree_depth", self.max_tree_depth, 1, _DEEPEST_TREE)
 
     def _transition(
         self,
         rng_key: PRNGKeyArray,
         point: Point,
-        logdensity: Callable[[Array], Array],
+        logdensity: LogDensity,
         adaptation: Adaptation,
-    ) -> tuple[Point, Info]:
+        memory: Any,
+        t: Int[Array, ""],
+    ) -> tuple[Point, Any, Info]:
+        del t
         build: Callable[..., Any] = nuts.build_kernel
         transition = build(divergence_threshold=self.divergence_threshold)
         step_size, inverse_mass_matrix, *_ = adaptation
@@ -241,23 +213,11 @@ class NUTS(AbstractHamiltonian):
         statistics = arviz_info(info._asdict() | {"logdensity": end.logdensity, "step_size": step_size})
         # Only the limit stopped it: a tree that also turned or diverged at its full depth was not cut short.
         is_cut = (info.num_trajectory_expansions >= self.max_tree_depth) & ~(info.is_turning | info.is_divergent)
-        return Point(*end), statistics | {"reached_max_treedepth": is_cut}
+        return Point(*end), memory, statistics | {"reached_max_treedepth": is_cut}
 
 
-def _flatten(position: Position, target: Target) -> tuple[Float[Array, " dim"], Callable[[Array], Array]]:
-    """The flat position, and the log density of flat positions."""
-    flat, unravel = ravel_pytree(position)
-    return flat, lambda vector: target.logdensity(unravel(vector))
-
-
-def _check_integer(name: str, value: Any, smallest: int, largest: int | float) -> None:
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or not smallest <= int(value) <= largest:
-        limits = f"of at least {smallest}" if largest == math.inf else f"between {smallest} and {largest}"
-        raise ValueError(f"{name} must be a whole number {limits}, got {value!r}.")
-
-
-def _check_between(name: str, value: Any, low: float, high: float) -> None:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not low < float(value) < high:
-        raise ValueError(f"{name} must be a number strictly between {low} and {high}, got {value!r}.")
+def _geometric_length(rng_key: PRNGKeyArray, mean: Float[Array, ""]) -> Int[Array, ""]:
+    """A geometric number of leapfrogs of at least one, by inversion."""
+    uniform = jax.random.uniform(rng_key, (), mean.dtype, jnp.finfo(mean.dtype).tiny)
+    number = jnp.ceil(jnp.log(uniform) / jnp.log1p(-1 / jnp.maximum(mean, 1.001)))
+    return jnp.clip(number, 1, jnp.ceil(_LONGEST_GEOMETRIC * mean)).astype(jnp.int32)

@@ -4,12 +4,16 @@ Python raises `KeyboardInterrupt` between any two instructions of the main threa
 or in a finaliser, where it is printed and forgotten. A run that must end in a readable state cannot build on that.
 """
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+_ACKNOWLEDGED = b"\nstopping when the running blocks have ended\n"
 
 
 @dataclass
@@ -21,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def interruptible() -> Iterator[StopRequest]:
-    """While the context lasts, Ctrl-C sets the flag and does nothing else.
+    """While the context lasts, Ctrl-C sets the flag and says so; nothing is raised.
 
     Outside the main thread, where Python delivers no signals, and where a program has a handler of its own, nothing is
     changed and the flag stays unset.
@@ -37,6 +41,9 @@ def interruptible() -> Iterator[StopRequest]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
+        if not request.asked:
+            # No `print`: it takes locks that the interrupted code may hold.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _ACKNOWLEDGED)
         request.asked = True
 
     signal.signal(signal.SIGINT, ask)

@@ -43,6 +43,36 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class TemperedTarget(Target, Protocol):
+    """A target that says which part of it is the prior; their sum is the log density."""
+
+    def logprior(self, position: Position) -> Float[Array, ""]:
+        """Log prior of one position, Jacobians included."""
+        ...
+
+    def loglikelihood(self, position: Position) -> Float[Array, ""]:
+        """Log likelihood of one position."""
+        ...
+
+
+@runtime_checkable
+class MinibatchTarget(Target, Protocol):
+    r"""A target whose log likelihood is a sum over rows of data, of which a few can stand for all.
+
+    It draws the rows itself, so that a kernel knows nothing of how the data are laid out over devices.
+    """
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def logdensity_estimate(self, rng_key: PRNGKeyArray, position: Position, batch_size: int) -> Float[Array, ""]:
+        r"""Unbiased estimate from $B$ of $N$ rows: log prior $+ \frac{N}{B} \sum$ of the rows' log likelihoods."""
+        ...
+
+
+@runtime_checkable
 class State(Protocol):
     """What every kernel's State has; the rest is the kernel's own.
 
@@ -62,7 +92,16 @@ class State(Protocol):
 
 @runtime_checkable
 class Kernel(Protocol):
-    """How one draw follows from the one before it."""
+    """How one draw follows from the one before it.
+
+    A kernel may have more, which the runner looks for:
+
+    * ``crosses_chains``: true where a step reduces over the axes `mesh.CHAIN` and `mesh.LOCAL`, so that all chains must
+      advance together;
+    * ``batch_size``: rows of data a step looks at, None for all of them;
+    * ``is_one_gradient``: true where a step is one gradient, without a loop of its own: the host may do the looping;
+    * ``check(posterior)``: raises ValueError where the kernel cannot sample it, before anything is compiled.
+    """
 
     @property
     def num_warmup(self) -> int:

@@ -5,7 +5,7 @@ no chain waits for another at the end of a block. Only a block's length comes fr
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,14 +15,17 @@ import jax
 import numpy as np
 from jax import Array
 
-from .draws import Block
+from . import distributed
+from .checkpoint import Checkpoint
+from .draws import Block, thinned
 from .executors import Executor
 from .interrupt import StopRequest
+from .online import Moments
 from .programs import Programs
-from .progress import Report
+from .progress import BlockReport, Report
 from .starts import Positions, check_start
 
-Write = Callable[[int, int, Block, Any], None]
+Write = Callable[[int, int, Block, Mapping[str, np.ndarray]], None]
 
 # A first block this long times a step; the ones after it aim at so many seconds, but grow by at most this factor: the
 # first trees of NUTS can be far smaller than the later ones.
@@ -35,7 +38,9 @@ class Plan:
 
     Attributes:
         programs: what is executed.
-        posterior: placed where the programs want it.
+        executor: where.
+        target: what the kernel samples, placed where the programs want it.
+        posterior: what the draws are observed with, likewise.
         probes: likewise.
         num_warmup: steps that are not kept.
         num_steps: all steps of a chain.
@@ -43,6 +48,8 @@ class Plan:
     """
 
     programs: Programs
+    executor: Executor
+    target: Any
     posterior: Any
     probes: Any
     num_warmup: int
@@ -62,6 +69,7 @@ class Group:
         length: of the next block, before it is cut at the end of warm-up and of the run.
         num_blocks: blocks made.
         kept: blocks of kept draws.
+        moments: of the weights by site, where they are thinned.
         busy: seconds of computing in warm-up and in sampling.
     """
 
@@ -72,54 +80,57 @@ class Group:
     length: int = _FIRST_LENGTH
     num_blocks: int = 0
     kept: list[Block] = field(default_factory=list)
+    moments: dict[str, Moments] = field(default_factory=dict)
     busy: dict[str, float] = field(default_factory=lambda: {"warmup": 0.0, "sampling": 0.0})
 
-    def run_block(self, plan: Plan) -> tuple[int, int, bool]:
+    def run_block(self, plan: Plan) -> BlockReport:
         """Runs the next block and commits it.
 
         Args:
             plan: what to do.
 
         Returns:
-            Steps made, counted over the chains; divergences among them; whether it was warm-up.
+            What there is to report of it.
         """
         begin = time.perf_counter()
         is_warmup = self.done < plan.num_warmup
         stop = plan.num_warmup if is_warmup else plan.num_steps
         length = min(self.length, plan.programs.capacity, stop - self.done)
-        shared = (plan.posterior, np.int32(self.done), np.int32(length))
+        shared = (plan.target, np.int32(self.done), np.int32(length))
         state, (positions, statistics) = plan.programs.advance((self.rng_keys, self.state), shared)
-        block = {"sample_stats": _rows(statistics, length)}
+        block = {"sample_stats": _rows(plan.executor.fetch(statistics), length)}
         if not is_warmup:
-            block |= _rows(plan.programs.observe(positions, (plan.posterior, plan.probes, np.int32(length))), length)
+            observed = plan.programs.observe(positions, (plan.posterior, plan.probes, np.int32(length)))
+            block |= self._keep(_rows(plan.executor.fetch(observed), length), plan)
         seconds = time.perf_counter() - begin
-        if plan.write:
-            plan.write(self.number, self.num_blocks, block, state)
-        self._commit(block, state, length, seconds, is_warmup=is_warmup)
-        self.length = min(max(1, int(length * _SECONDS_A_BLOCK / seconds)), _FASTEST_GROWTH * self.length)
-        divergences = np.count_nonzero(block["sample_stats"].get("diverging", 0))
-        return length * len(self.rng_keys), int(divergences), is_warmup
-
-    def _commit(self, block: Block, state: Any, length: int, seconds: float, *, is_warmup: bool) -> None:
         self.state = state
         self.done += length
+        if plan.write:
+            checkpoint = Checkpoint(self.done, plan.executor.fetch(state), self.moments)
+            plan.write(self.number, self.num_blocks, block, checkpoint.to_arrays())
         self.num_blocks += 1
         self.busy["warmup" if is_warmup else "sampling"] += seconds
         if not is_warmup:
             self.kept.append(block)
+        self.length = min(max(1, int(length * _SECONDS_A_BLOCK / seconds)), _FASTEST_GROWTH * self.length)
+        return BlockReport(self.number, block["sample_stats"], is_warmup=is_warmup)
+
+    def _keep(self, block: Block, plan: Plan) -> Block:
+        """The block as it is kept; what it loses is summed up first."""
+        thin = plan.programs.thin
+        if thin > 1:
+            for site, draws in block["weights"].items():
+                self.moments.setdefault(site, Moments()).add(draws)
+        return thinned(block, self.done - plan.num_warmup, thin)
 
 
-def start_groups(
-    executor: Executor, programs: Programs, rng_keys: Array, positions: Positions, posterior: Any
-) -> list[Group]:
-    """All groups before their first block.
+def start_groups(plan: Plan, rng_keys: Array, positions: Positions) -> list[Group]:
+    """The groups of this process before their first block.
 
     Args:
-        executor: says which chains go together.
-        programs: their `start` is run.
+        plan: its `start` is run.
         rng_keys: the chains' keys.
         positions: where the chains start.
-        posterior: placed where the programs want it.
 
     Returns:
         The groups.
@@ -127,29 +138,31 @@ def start_groups(
     Raises:
         ValueError: the density is not finite where a chain starts.
     """
-    groups, members = [], executor.groups(len(rng_keys))
-    for number, chains in enumerate(members):
-        chosen = np.asarray(chains)
+    executor, members = plan.executor, plan.executor.groups(len(rng_keys))
+    groups = []
+    for number in executor.owned(len(rng_keys)):
+        chosen = np.asarray(members[number])
         own = executor.place_chains((rng_keys[chosen], {site: x[chosen] for site, x in positions.items()}))
-        state = programs.start(own, posterior)
-        groups.append(Group(number, own[0], state, kept=[programs.empty_block()]))
-    check_start([group.state for group in groups], members)
+        state = plan.programs.start(own, plan.target)
+        groups.append(Group(number, own[0], state, kept=[plan.programs.empty_block(len(chosen))]))
+    states = [executor.fetch(group.state) for group in groups]
+    check_start(states, [members[group.number] for group in groups], plan.posterior, positions)
     return groups
 
 
-def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report, stop: StopRequest) -> bool:
+def run_groups(groups: list[Group], plan: Plan, report: Report, stop: StopRequest) -> bool:
     """Runs all groups to the end, or until a request to stop, which lets the running blocks end.
 
     Args:
-        groups: before their first block; changed in place.
+        groups: as far as they are; changed in place.
         plan: what to do.
-        workers: how many groups run at once.
         report: told of each block.
         stop: looked at between blocks; where Ctrl-C still raises, it has the same effect.
 
     Returns:
         Whether the run was interrupted.
     """
+    workers = plan.executor.workers
     with ThreadPoolExecutor(workers, thread_name_prefix="chain") as pool, suppress(KeyboardInterrupt):
         _schedule(groups, plan, workers, pool, report, stop)
     return any(group.done < plan.num_steps for group in groups)
@@ -158,24 +171,33 @@ def run_groups(groups: list[Group], plan: Plan, workers: int, report: Report, st
 def _schedule(
     groups: list[Group], plan: Plan, workers: int, pool: ThreadPoolExecutor, report: Report, stop: StopRequest
 ) -> None:
-    ready = list(groups)
-    running: dict[Future[tuple[int, int, bool]], Group] = {}
-    while running or (ready and not stop.asked):
+    ready = [group for group in groups if group.done < plan.num_steps]
+    running: dict[Future[BlockReport], Group] = {}
+    stopping = _is_stopping(plan, None, stop)
+    while running or (ready and not stopping):
         ready.sort(key=lambda group: group.done)
-        while ready and len(running) < workers and not stop.asked:
+        while ready and len(running) < workers and not stopping:
             group = ready.pop(0)
             running[pool.submit(group.run_block, plan)] = group
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
             group = running.pop(future)
-            steps, divergences, is_warmup = future.result()
-            report(steps, divergences, is_warmup=is_warmup)
+            report(future.result())
+            stopping = _is_stopping(plan, group, stop)
             if group.done < plan.num_steps:
                 ready.append(group)
 
 
+def _is_stopping(plan: Plan, group: Group | None, stop: StopRequest) -> bool:
+    """Whether to begin no more blocks. Processes in lock-step must all say the same, and agree on the next length."""
+    if not plan.executor.steps_together:
+        return stop.asked
+    length, stopping = distributed.agree(group.length if group else 0, stop=stop.asked)
+    if group:
+        group.length = length
+    return stopping
+
+
 def _rows(tree: Any, length: int) -> Any:
-    """The filled rows, on the host; copied, since a view would keep the whole capacity alive."""
-    return jax.tree.map(
-        lambda x: np.array(x[:, :length] if isinstance(x, np.ndarray) else np.asarray(x)[:, :length]), tree
-    )
+    """The filled rows; copied, since a view would keep the whole capacity alive."""
+    return jax.tree.map(lambda x: np.array(x[:, :length]), tree)

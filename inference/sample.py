@@ -8,24 +8,26 @@ blocks.
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from . import distributed
 from .blocks import Sampled
-from .draws import Block, Draws, draws_from_block, join_blocks
+from .draws import Block, Draws, Keep
 from .executors import Executor, choose_executor, compiling
-from .interrupt import interruptible
+from .host import conduct
 from .kernel import Kernel
 from .manifest import describe_run
 from .mesh import ChosenDevices
-from .programs import trace_programs
-from .progress import progress_bar
-from .runner import Group, Plan, run_groups, start_groups
-from .starts import drawn_positions, given_positions, position_shapes
-from .store import RunWriter, check_run_folder
+from .runner import start_groups
+from .setup import Setup, loops_by_host, typed_key
+from .sharded import check_sharding
+from .starts import Positions, drawn_positions, given_positions, last_positions, position_shapes
+from .store import RunWriter, check_run_folder, create_run
 
 
 def sample(
@@ -36,16 +38,18 @@ def sample(
     num_draws: int = 1000,
     rng_key: Array,
     probes: Array | np.ndarray | str | None = None,
-    initial: Mapping[str, Array | np.ndarray] | None = None,
+    initial: Mapping[str, Array | np.ndarray] | Draws | None = None,
+    keep: Keep | None = None,
     run: str | os.PathLike[str] | None = None,
     progress: bool = True,
     devices: ChosenDevices = None,
+    mesh: tuple[int, int] | None = None,
     attachments: Mapping[str, str] | None = None,
 ) -> Draws:
     """Draws from a posterior: the kernel's warm-up steps, then `num_draws` steps that are kept, for each chain.
 
     Ctrl-C ends the run after the blocks that are being computed; what was sampled until then is returned, and is
-    readable in the run folder.
+    readable in the run folder, where `resume` goes on from it, as it does after a crash.
 
     Args:
         posterior: what is sampled, such as `bnn_models.Posterior`.
@@ -55,59 +59,50 @@ def sample(
         rng_key: the run's key, such as `jax.random.key(0)`.
         probes: where the function level is evaluated: inputs, or the name of a deterministic site; by default the
             posterior's own choice.
-        initial: unconstrained starting values by site with a leading chain axis; by default `posterior.initial`.
+        initial: unconstrained starting values by site with a leading chain axis, or the draws of an earlier run, of
+            which the last of each chain is taken; by default `posterior.initial`.
+        keep: what is kept of the draws; by default all that is not too large.
         run: folder to write the run to while it goes on; it must not hold anything yet.
         progress: whether to show a bar, if standard error is a terminal.
         devices: how many devices to spread the chains over, or which; by default the cores of a CPU, or the largest
             number of accelerators that divides the chains.
+        mesh: instead of `devices`: over how many devices the chains, and over how many the rows of the data are dealt
+            out, such as ``(4, 2)``.
         attachments: texts to be written into the run folder with the manifest, by file name.
 
     Returns:
-        The draws.
+        The draws; where several processes sample together, those of the chains that this process owns (`read_run` has
+        all).
 
     Raises:
-        ValueError: a count is below one, the run folder is not empty, the devices or `initial` do not fit the chains,
-            or the log density is not finite where a chain starts.
+        ValueError: a count is below one, the run folder is not empty, the devices, `initial` or the kernel do not fit
+            the posterior and the chains, or the log density is not finite where a chain starts.
     """
     begin = time.perf_counter()
     check_posterior(posterior)
-    _check_key(rng_key)
-    executor = check_settings(kernel, num_chains=num_chains, num_draws=num_draws, run=run, devices=devices)
+    rng_key = typed_key(rng_key)
+    executor = check_settings(
+        kernel, num_chains=num_chains, num_draws=num_draws, run=run, devices=devices, mesh=mesh, posterior=posterior
+    )
     probes = probes if isinstance(probes, str | None) else jnp.asarray(probes)
-    shapes = position_shapes(posterior)
-    positions = None if initial is None else given_positions(initial, shapes, num_chains)
-
-    rng_key = rng_key if jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(rng_key)
-    key_initial, key_chains = jax.random.split(rng_key)
-    rng_keys = jax.vmap(jax.random.fold_in, (None, 0))(key_chains, np.arange(num_chains))
-    programs = trace_programs(posterior, kernel, executor, rng_keys, shapes, probes, num_draws)
-    with compiling([programs.start, programs.advance, programs.observe]):
-        positions = positions or drawn_positions(posterior, key_initial, num_chains)
-    shared, inputs = executor.place(posterior), executor.place(None if isinstance(probes, str) else probes)
-    groups = start_groups(executor, programs, rng_keys, positions, shared)
-
+    looped_by_host = loops_by_host(kernel, posterior, executor)
+    setup = Setup(
+        posterior, kernel, executor, rng_key, int(num_chains), int(num_draws), probes, keep or Keep(), looped_by_host
+    )
+    positions = None if initial is None else _given(initial, posterior, num_chains)
+    target, programs = setup.trace()
+    with compiling(programs.compiled):
+        positions = positions or drawn_positions(posterior, setup.key_initial, setup.num_chains)
+    check_sharding(executor, posterior, target, positions)
+    plan = setup.plan(target, programs)
+    groups = start_groups(plan, setup.rng_keys, positions)
     writer = None
     if run is not None:
-        counts = {"num_chains": int(num_chains), "num_warmup": int(kernel.num_warmup), "num_draws": int(num_draws)}
-        manifest = describe_run(posterior, kernel, executor, rng_key, counts, probes)
-        writer = RunWriter(run, manifest, _data(posterior, probes), attachments or {})
-    num_steps = kernel.num_warmup + num_draws
-    plan = Plan(programs, shared, inputs, kernel.num_warmup, num_steps, writer and writer.write_block)
-    ready = time.perf_counter()
-    with interruptible() as stop:
-        with progress_bar(num_chains * num_steps, shown=progress) as report:
-            interrupted = run_groups(groups, plan, executor.workers, report, stop)
-        seconds = {"compile": ready - begin} | _share(time.perf_counter() - ready, groups)
-        if writer:
-            writer.finish("interrupted" if interrupted else "complete", seconds)
-    return draws_from_block(
-        join_blocks([group.kept for group in groups]),
-        posterior=posterior,
-        kernel=kernel,
-        probes=probes,
-        seconds=seconds,
-        interrupted=interrupted,
-    )
+        manifest = describe_run(setup, programs)
+        _create(run, manifest, _data(setup, positions), attachments or {})
+        writer = RunWriter(run, manifest)
+        plan = replace(plan, write=writer.write_block)
+    return conduct(setup, plan, groups, writer, progress=progress, seconds={"compile": time.perf_counter() - begin})
 
 
 def check_posterior(posterior: object) -> None:
@@ -130,6 +125,8 @@ def check_settings(
     num_draws: int,
     run: str | os.PathLike[str] | None = None,
     devices: ChosenDevices = None,
+    mesh: tuple[int, int] | None = None,
+    posterior: Sampled | None = None,
 ) -> Executor:
     """Refuses settings, run folder and devices that `sample` would refuse, before anything slow is done for them.
 
@@ -139,12 +136,15 @@ def check_settings(
         num_draws: likewise.
         run: likewise.
         devices: likewise.
+        mesh: likewise.
+        posterior: likewise, if the kernel is to be asked whether it can sample it.
 
     Returns:
         Where the chains would run.
 
     Raises:
-        ValueError: a count is below one, the run folder is not empty, or the devices do not fit the chains.
+        ValueError: a count is below one, the run folder is not empty, the devices do not fit the chains, or the kernel
+            cannot sample the posterior.
     """
     if isinstance(kernel, type) or not isinstance(kernel, Kernel):
         raise ValueError(f"kernel must be a kernel with its settings, such as NUTS(num_warmup=500), got {kernel!r}.")
@@ -153,26 +153,30 @@ def check_settings(
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
     if run is not None:
         check_run_folder(run)
-    return choose_executor(devices, num_chains)
+    check: Any = getattr(kernel, "check", None)
+    if check is not None and posterior is not None:
+        check(posterior)
+    return choose_executor(devices, num_chains, mesh=mesh, crosses_chains=getattr(kernel, "crosses_chains", False))
 
 
-def _check_key(rng_key: Array) -> None:
-    if not isinstance(rng_key, Array):
-        raise ValueError(f"rng_key must be one key, such as jax.random.key(0), got {rng_key!r}.")
-    is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
-    if rng_key.ndim != (0 if is_typed else 1):
-        raise ValueError(f"rng_key must be one key, such as jax.random.key(0), got an array of shape {rng_key.shape}.")
+def _given(initial: Mapping[str, Any] | Draws, posterior: Sampled, num_chains: int) -> Positions:
+    positions = last_positions(initial, posterior) if isinstance(initial, Draws) else initial
+    return given_positions(positions, position_shapes(posterior), num_chains)
 
 
-def _data(posterior: Sampled, probes: Array | str | None) -> Block:
-    """What a stored run needs to be judged without its model."""
+def _create(
+    run: str | os.PathLike[str], manifest: Mapping[str, Any], data: Block, attachments: Mapping[str, str]
+) -> None:
+    """The first process makes the folder; the others wait until it is there."""
+    distributed.agree(0, stop=False)  # every process has seen that the folder is free
+    if distributed.is_first():
+        create_run(run, manifest, data, attachments)
+    distributed.agree(0, stop=False)
+
+
+def _data(setup: Setup, positions: Positions) -> Block:
+    """What a stored run needs to be judged without its model, and to begin again."""
+    posterior = setup.posterior
     data = {"observed_data": posterior.observed_data(), "constant_data": posterior.constant_data()}
-    if isinstance(probes, str | None):
-        return data
-    return data | {"probes": {"probes": np.asarray(probes)}}
-
-
-def _share(seconds: float, groups: list[Group]) -> dict[str, float]:
-    """Wall time split as the groups' busy time is: with several workers, warm-up and sampling overlap."""
-    busy = {phase: sum(group.busy[phase] for group in groups) for phase in ("warmup", "sampling")}
-    return {phase: seconds * part / max(sum(busy.values()), 1e-9) for phase, part in busy.items()}
+    data |= {"initial": positions}
+    return data if isinstance(setup.probes, str | None) else data | {"probes": {"probes": np.asarray(setup.probes)}}

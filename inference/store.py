@@ -1,36 +1,38 @@
 r"""A run on disk: a folder of plain arrays and JSON that outlives a crash and is read without executing anything.
 
     run/
-      manifest.json              settings, key, sites, versions, hashes of the data, status
-      data.npz                   observed and constant data, and the probes
-      group-0000/                chains that advance together: one on a CPU, all on a mesh
+      manifest.json              settings, key, sites, versions, hashes of model and data, status
+      data.npz                   observed and constant data, the probes, and where the chains start
+      group-0000/                chains that advance together: one on a CPU, a process's own on a mesh
         block-000000.npz         a block's arrays, axes (chain, draw, ...), named `group/name`
-        state-000000.npz         the kernel's whole State after it
+        state-000000.npz         all that the step after it needs; the last two are kept
 
-Every file is written under another name, flushed to the disk and renamed. A block's draws are written before its state,
-and **a block counts only when its state exists**: whatever a crash leaves behind is either complete or ignored, and the
-last state is what sampling goes on from, inside warm-up too.
+Every file is written under another name, flushed to the disk and renamed; the folder itself gets its name when all that
+a run needs is in it. A block's draws are written before its state, and **a block counts only when a state as late
+exists**: whatever a crash leaves behind is either complete or ignored, and the last state is what sampling goes on
+from, inside warm-up too.
 """
 
-import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import jax
 import numpy as np
 
-from .draws import Block, Draws, draws_from_block, join_blocks
+from .draws import Block
 
 FORMAT = "manymodes run"
 """What a manifest calls itself."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when older readers could not read a run any more."""
 
-_MANIFEST, _DATA = "manifest.json", "data.npz"
+MANIFEST, DATA = "manifest.json", "data.npz"
+# Processes that advance together are at most one block apart when they are killed.
+_KEPT_STATES = 2
 
 
 def check_run_folder(path: str | os.PathLike[str]) -> None:
@@ -49,172 +51,134 @@ def check_run_folder(path: str | os.PathLike[str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"run={str(path)!r} is a file; give the path of a new folder.")
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"The run folder {str(path)!r} is not empty; give a new one, or remove it first.")
+        hint = "go on with it by `resume` (`manymodes sample --resume`), " if (folder / MANIFEST).exists() else ""
+        raise ValueError(f"The run folder {str(path)!r} is not empty; {hint}give a new one, or remove it first.")
 
 
-class RunWriter:
-    """Writes one run; each group of chains may be written from its own thread.
+def create_run(
+    path: str | os.PathLike[str], manifest: Mapping[str, Any], data: Block, attachments: Mapping[str, str]
+) -> None:
+    """Makes a run's folder with all that is known before its first block, or nothing.
 
     Args:
-        path: the folder; created, with its parents, if it is not there.
+        path: the folder; created with its parents, or there and empty.
         manifest: what describes the run, apart from format and status.
         data: arrays by group and name, as in a block.
         attachments: texts written beside the manifest, by file name.
     """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        manifest: Mapping[str, Any],
-        data: Block,
-        attachments: Mapping[str, str],
-    ):
-        self._folder = Path(path)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "status": "running", **manifest}
+    folder = Path(path)
+    unfinished = folder.with_name(f".unfinished.{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
         for name, text in attachments.items():
-            _write(self._folder / name, lambda file, text=text: file.write(text.encode()))
-        _write_arrays(self._folder / _DATA, _flatten(data))
-        self._write_manifest()
+            write_file(unfinished / name, lambda file, text=text: file.write(text.encode()))
+        write_arrays(unfinished / DATA, _flatten(data))
+        RunWriter(unfinished, manifest).say("running")
+        unfinished.replace(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
-    def write_block(self, group: int, index: int, block: Block, state: Any) -> None:
+
+class RunWriter:
+    """Writes blocks into a run's folder; each group of chains may be written from its own thread.
+
+    Args:
+        path: the run's folder.
+        manifest: what describes the run, apart from format and status.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], manifest: Mapping[str, Any]):
+        self.folder = Path(path)
+        self._manifest = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION}
+
+    def write_block(self, group: int, index: int, block: Block, state: Mapping[str, np.ndarray]) -> None:
         """Commits one block of one group of chains.
 
         Args:
             group: number of the group.
             index: number of the block in its group, from 0.
             block: the block's arrays.
-            state: the kernel's State after the block, leading axis chain.
+            state: all that the step after the block needs, by name.
         """
-        folder = self._folder / f"group-{group:04d}"
+        folder = self.folder / group_name(group)
         folder.mkdir(exist_ok=True)
-        leaves, _ = jax.tree.flatten_with_path(state)
-        _write_arrays(folder / f"block-{index:06d}.npz", _flatten(block))
-        _write_arrays(
-            folder / f"state-{index:06d}.npz", {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
-        )
+        write_arrays(folder / block_name(index), _flatten(block))
+        write_arrays(folder / state_name(index), state)
+        (folder / state_name(index - _KEPT_STATES)).unlink(missing_ok=True)
 
-    def finish(self, status: str, seconds: Mapping[str, float]) -> None:
-        """Says in the manifest how the run ended: `complete` or `interrupted`."""
-        self._manifest |= {"status": status, "seconds": dict(seconds)}
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
+    def say(self, status: str, **more: Any) -> None:
+        """Writes the manifest: `running`, `complete` or `interrupted`, and what else there is to say."""
+        self._manifest |= {"status": status, **more}
         text = json.dumps(self._manifest, indent=2)
-        _write(self._folder / _MANIFEST, lambda file: file.write(text.encode()))
+        write_file(self.folder / MANIFEST, lambda file: file.write(text.encode()))
 
 
-def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A run's manifest.
-
-    Args:
-        path: the run folder.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        ValueError: the folder is no run, or was written by a newer version.
-    """
-    file = Path(path) / _MANIFEST
-    try:
-        manifest = json.loads(file.read_text())
-    except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{str(path)!r} is not a run folder: it has no readable {_MANIFEST}; "
-            "give the folder that `sample(..., run=...)` or `manymodes sample -o` wrote."
-        )
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"The run {str(path)!r} has format {manifest['format_version']}, but this version reads formats up to "
-            f"{FORMAT_VERSION}; update manymodes."
-        )
-    return manifest
+def group_name(group: int) -> str:
+    """Folder of a group of chains."""
+    return f"group-{group:04d}"
 
 
-def read_run(path: str | os.PathLike[str]) -> tuple[Draws, dict[str, Any]]:
-    """A finished, interrupted or killed run, cut to the draws that are committed for all chains.
+def block_name(index: int) -> str:
+    """File of a block's draws."""
+    return f"block-{index:06d}.npz"
+
+
+def state_name(index: int) -> str:
+    """File of the state after a block."""
+    return f"state-{index:06d}.npz"
+
+
+def forget_blocks(folder: Path, count: int) -> None:
+    """Removes what was committed after the first blocks: they are made again, perhaps of another length.
 
     Args:
-        path: the run folder.
-
-    Returns:
-        The draws, without posterior and kernel, and the manifest.
-
-    Raises:
-        ValueError: the folder is no run, or no draw is committed for all its chains.
+        folder: of a group of chains.
+        count: blocks that stay.
     """
-    manifest = read_manifest(path)
-    folders = [Path(path) / f"group-{group:04d}" for group in range(len(manifest["groups"]))]
-    groups = [[block for block in map(_read_block, _committed(folder)) if "weights" in block] for folder in folders]
-    if not all(groups):
-        raise ValueError(f"The run {str(path)!r} has no committed draw for each of its chains: it ended in warm-up.")
-    draws = draws_from_block(
-        join_blocks(groups),
-        posterior=None,
-        kernel=None,
-        probes=manifest["probe_site"] or read_data(path).get("probes", {}).get("probes"),
-        seconds=manifest.get("seconds", {}),
-        interrupted=manifest["status"] != "complete",
-    )
-    # Files of a complete run can have been removed since.
-    is_short = draws.num_draws < manifest["num_draws"]
-    return (dataclasses.replace(draws, interrupted=True) if is_short else draws), manifest
+    for prefix in ("state", "block"):  # a block without a state does not count
+        for file in folder.glob(f"{prefix}-*.npz"):
+            if int(file.stem.removeprefix(f"{prefix}-")) >= count:
+                file.unlink()
 
 
-def read_data(path: str | os.PathLike[str]) -> Block:
-    """The data of a run: `observed_data`, `constant_data` and, where there were any, `probes`.
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name, whole or not at all."""
+    write_file(file, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
+
+
+def write_file(file: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that it is there either whole or not at all, after a power cut too.
 
     Args:
-        path: the run folder.
-
-    Returns:
-        Arrays by group and name.
-
-    Raises:
-        ValueError: the folder is no run.
+        file: its path.
+        write: writes the content.
     """
-    read_manifest(path)
-    return _read_block(Path(path) / _DATA)
-
-
-def _committed(folder: Path) -> list[Path]:
-    """The block files of a group up to the first one without its state."""
-    blocks = []
-    while (folder / f"state-{len(blocks):06d}.npz").exists():
-        blocks.append(folder / f"block-{len(blocks):06d}.npz")
-    return blocks
-
-
-def _read_block(file: Path) -> Block:
-    block: Block = {}
-    with np.load(file, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            group, name = key.split("/", 1)
-            block.setdefault(group, {})[name] = arrays[key]
-    return block
-
-
-def _flatten(block: Block) -> dict[str, np.ndarray]:
-    return {f"{group}/{name}": array for group, arrays in block.items() for name, array in arrays.items()}
-
-
-def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    _write(file, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
-
-
-def _write(file: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that it is there either whole or not at all, after a power cut too."""
     unfinished = file.with_name(f"{file.name}.tmp")
-    with unfinished.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
+    try:
+        with unfinished.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    except OSError as error:
+        # Half a file on a full disk is room that the next attempt needs.
+        _remove_if_possible(unfinished)
+        raise OSError(error.errno, error.strerror, str(file)) from error
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _remove_if_possible(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _flatten(block: Block) -> dict[str, np.ndarray]:
+    return {f"{group}/{name}": array for group, arrays in block.items() for name, array in arrays.items()}

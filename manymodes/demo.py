@@ -37,6 +37,7 @@ def carry_out(options: argparse.Namespace) -> int:
             f" ({len(data.x_train)} rows to learn from).\n"
         )
     tree = conduct(posterior, kernel, options, probes=data.x_test)
+    assert tree is not None, "a demonstration is one process"
     status = report(tree, json=options.json, run=options.output)
     if not options.json:
         # As it was called: the command and its Python need not be on the path.

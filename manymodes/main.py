@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from . import demo, diagnose, sample, summary, symmetries
 
@@ -26,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return options.carry_out(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say
+            return options.carry_out(options)
     except BrokenPipeError:
         # The reader, `head` say, has what it wanted; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(carry_out=module.carry_out)
     return parser
+
+
+def _say(message: Warning | str, *where: Any) -> None:
+    """A warning in one line: where in our code it came from is of no use in a shell."""
+    del where
+    print(f"manymodes: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from bnn_models import Posterior
+    from inference import Draws
+    from symmetry import Symmetries
+
+SYMMETRIES_FILE = "symmetries.json"
+"""Beside the manifest: the groups, found before sampling."""
 
 
 def conduct(
@@ -22,35 +28,76 @@ def conduct(
     options: argparse.Namespace,
     *,
     probes: np.ndarray | None,
-    devices: int | None = None,
-) -> DataTree:
-    """Find the symmetries, sample into the run folder, canonicalise, and save the tree there."""
+    attachments: Mapping[str, str] | None = None,
+    **where: Any,
+) -> DataTree | None:
+    """Find the symmetries, sample into the run folder, canonicalise, and save the tree there.
+
+    Returns:
+        The tree; None in all of several processes but the first.
+    """
     import jax
 
-    from diagnostics import canonicalize, save_run, to_datatree
     from inference import check_settings, sample
     from symmetry import find_symmetries
 
-    check_settings(kernel, num_chains=options.chains, num_draws=options.draws, run=options.output, devices=devices)
+    sizes = {"num_chains": options.chains, "num_draws": options.draws, "run": options.output}
+    placed = {name: value for name, value in where.items() if name in ("devices", "mesh")}
+    check_settings(kernel, **sizes, **placed, posterior=posterior)
     symmetries = find_symmetries(posterior)
-    if not options.json:
+    if getattr(options, "orbit_moves", False):
+        from inference import WithOrbitMoves
+
+        kernel = WithOrbitMoves(kernel=kernel, symmetries=symmetries)
+    is_first = jax.process_index() == 0
+    if is_first and not options.json:
         print(symmetries.describe(), end="\n\n", flush=True)
     draws = sample(
         posterior,
         kernel,
-        num_chains=options.chains,
-        num_draws=options.draws,
+        **sizes,
         rng_key=jax.random.key(options.seed),
         probes=probes,
-        devices=devices,
-        run=options.output,
-        attachments={"symmetries.json": symmetries.to_json()},
+        attachments={SYMMETRIES_FILE: symmetries.to_json(), **(attachments or {})},
         progress=not options.json,
+        **where,
     )
+    return _finish(posterior, draws, symmetries, options.output)
+
+
+def go_on(posterior: Posterior, options: argparse.Namespace) -> DataTree | None:
+    """Resume a run, canonicalise all of its draws, and save the tree in its folder.
+
+    Returns:
+        The tree; None in all of several processes but the first.
+    """
+    from inference import resume
+    from symmetry import Symmetries
+
+    symmetries = Symmetries.from_json((Path(options.resume) / SYMMETRIES_FILE).read_text())
+    draws = resume(options.resume, posterior, num_draws=options.draws, progress=not options.json)
+    return _finish(posterior, draws, symmetries, options.resume)
+
+
+def _finish(posterior: Posterior, draws: Draws, symmetries: Symmetries, run: str) -> DataTree | None:
+    """The tree of all draws, with what needs the model, saved."""
+    import dataclasses
+
+    import jax
+
+    from diagnostics import canonicalize, save_run, to_datatree
+    from inference import read_run
+
+    if jax.process_index() > 0:
+        return None
+    num_draws = json.loads((Path(run) / "manifest.json").read_text())["num_draws"]
+    if jax.process_count() > 1:
+        draws = dataclasses.replace(read_run(run)[0], posterior=posterior, kernel=draws.kernel)
     if draws.num_draws == 0:
-        raise KeyboardInterrupt(f"before every chain had a draw; {options.output} holds nothing to judge")
+        raise KeyboardInterrupt(f"before every chain had a draw; manymodes sample --resume {run} goes on")
     tree = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
-    save_run(tree, options.output)
+    tree.attrs["num_draws"] = json.dumps(num_draws)
+    save_run(tree, run)
     return tree
 
 
@@ -63,10 +110,18 @@ def report(tree: DataTree, *, json: bool, run: str) -> int:
     if json:
         _print_json({"run": str(run), "convergence": table, "verdict": judgement, "diagnosis": problems})
     else:
+        print(_time_spent(tree))
         print(table, end="\n\n")
         print(judgement, end="\n\n")
         print(problems)
     return int(problems.found)
+
+
+def _time_spent(tree: DataTree) -> str:
+    """Where the time went: compilation is no part of sampling."""
+    seconds = json.loads(tree.attrs.get("seconds", "{}"))
+    words = {"compile": "compiling", "warmup": "warming up", "sampling": "sampling"}
+    return ", ".join(f"{seconds[phase]:.1f} s {word}" for phase, word in words.items() if phase in seconds) + "\n"
 
 
 def forget_run(folder: str) -> None:

@@ -1,6 +1,7 @@
-"""Sample a model into a run folder, find its symmetries and judge its modes.
+"""Sample a model into a run folder, find its symmetries and judge its modes; or go on with a run.
 
-MODEL.py is executed as Python. The run folder holds all that `diagnose` and `summary` need.
+MODEL.py is executed as Python. The run folder holds all that `diagnose` and `summary` need, and what `--resume` needs
+to go on: after a crash, after Ctrl-C, or for more draws.
 """
 
 from __future__ import annotations
@@ -8,30 +9,158 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .models import add_model_arguments, posterior_from
+from .kernels import add_kernel_arguments, kernel_from
+from .models import add_model_arguments, is_given, posterior_from
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+COMMAND_FILE = "command.json"
+"""Beside the manifest: what was typed, for --resume."""
+
+# What of a command says which posterior was meant; files by their whole path, to be found from anywhere.
+_OF_MODELS = ("model", "data", "network", "activation", "prior", "fan_in", "likelihood", "dataset", "split")
+_FILES = ("model", "data")
+# What a run has settled when it is resumed.
+_SETTLED = (
+    "output", "kernel", "set", "orbit_moves", "steps", "max_tree_depth", "target", "batch_size", "chains", "warmup",
+    "seed", "thin", "x64", "devices", "mesh",
+)  # fmt: skip
+_DEFAULTS = {"chains": 4, "warmup": 1000, "draws": 1000, "seed": 0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     add_model_arguments(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run, made by this command")
-    parser.add_argument("--kernel", choices=("nuts", "hmc"), default="nuts", help="default: nuts")
-    parser.add_argument("--steps", type=int, metavar="N", help="leapfrog steps of a trajectory of hmc (default: 32)")
-    parser.add_argument("--max-tree-depth", type=int, metavar="N", help="of nuts: at most 2^N - 1 steps (default: 10)")
-    parser.add_argument("--target", type=float, metavar="RATE", help="acceptance rate to adapt to")
-    add_size_arguments(parser, chains=4, warmup=1000, draws=1000)
-    parser.add_argument("--devices", type=int, metavar="N", help="spread the chains over N devices (default: by rule)")
+    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run, made by this command")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run, to the draws it was to have or, with --draws, to more"
+    )
+    add_kernel_arguments(parser)
+    add_size_arguments(parser, **{name: None for name in ("chains", "warmup", "draws")})
+    parser.add_argument("--thin", type=int, metavar="N", help="keep the weights of every Nth draw (default: by size)")
     parser.add_argument("--x64", action="store_true", help="compute in double precision")
+    places = parser.add_argument_group("where to sample")
+    places.add_argument("--devices", type=int, metavar="N", help="spread the chains over N devices (default: by rule)")
+    places.add_argument("--mesh", type=_mesh, metavar="CxD", help="chains over C devices, rows of data over D")
+    places.add_argument("--distributed", action="store_true", help="several processes, found by SLURM or Open MPI")
+    places.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: where process 0 listens")
+    places.add_argument("--num-processes", type=int, metavar="N", help="several processes: how many")
+    places.add_argument("--process-id", type=int, metavar="I", help="several processes: which one this is, from 0")
 
 
-def add_size_arguments(parser: argparse.ArgumentParser, *, chains: int, warmup: int, draws: int) -> None:
-    """Add how many chains, warm-up steps and draws, and the seed."""
-    parser.add_argument("--chains", type=int, default=chains, help=f"independent chains (default: {chains})")
-    parser.add_argument("--warmup", type=int, default=warmup, help=f"warm-up steps a chain (default: {warmup})")
-    parser.add_argument("--draws", type=int, default=draws, help=f"draws a chain (default: {draws})")
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of all randomness (default: 0)")
+def add_size_arguments(
+    parser: argparse.ArgumentParser, *, chains: int | None, warmup: int | None, draws: int | None
+) -> None:
+    """Add how many chains, warm-up steps and draws, and the seed; None leaves the defaults of `sample` open."""
+    for flag, value, what in (
+        ("chains", chains, "independent chains"),
+        ("warmup", warmup, "warm-up steps a chain"),
+        ("draws", draws, "draws a chain"),
+    ):
+        said = _DEFAULTS[flag] if value is None else value
+        parser.add_argument(f"--{flag}", type=int, default=value, metavar="N", help=f"{what} (default: {said})")
+    seed = None if chains is None else 0
+    parser.add_argument("--seed", type=_seed, default=seed, metavar="N", help="seed of all randomness (default: 0)")
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Sample, and print what `diagnose` prints."""
+    several = [options.coordinator, options.num_processes, options.process_id]
+    if not (options.distributed or any(value is not None for value in several)):
+        return _carry_out(options)
+    from .distributed import ends_together, start
+
+    start(*several)
+    with ends_together("manymodes sample"):
+        return _carry_out(options)
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    if options.resume is None and options.output is None:
+        raise ValueError("expected -o RUN, the folder to make, or --resume RUN, the one to go on with")
+    tree = _resumed(options) if options.resume else _begun(options)
+    from .run import report
+
+    if tree is None:
+        return 0
+    run, wanted = options.resume or options.output, json.loads(tree.attrs["num_draws"])
+    status = report(tree, json=options.json, run=run)
+    if not json.loads(tree.attrs["interrupted"]):
+        return status
+    kept = tree["posterior"].sizes["draw"]
+    print(
+        f"manymodes sample: interrupted; {kept} of {wanted} draws a chain were kept; "
+        f"manymodes sample --resume {run} goes on",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _begun(options: argparse.Namespace) -> DataTree | None:
+    """The tree of a new run; None in all processes but the first."""
+    for name, value in _DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    _set_precision(x64=options.x64)
+    posterior, probes = posterior_from(options)
+    from inference import Keep
+
+    from .run import conduct
+
+    where = {"devices": options.devices, "mesh": options.mesh, "keep": Keep(thin=options.thin)}
+    command = {name: getattr(options, name) for name in _OF_MODELS}
+    command |= {name: str(Path(command[name]).resolve()) for name in _FILES if command[name]}
+    attachments = {COMMAND_FILE: json.dumps(command, indent=2)}
+    return conduct(posterior, kernel_from(options), options, probes=probes, attachments=attachments, **where)
+
+
+def _resumed(options: argparse.Namespace) -> DataTree | None:
+    """The tree of a run that went on; None in all processes but the first."""
+    settled = [name for name in _SETTLED if is_given(getattr(options, name)) and getattr(options, name) != []]
+    if settled:
+        flag = settled[0].replace("_", "-")
+        raise ValueError(
+            f"--{flag} was settled when {options.resume} was begun; leave it out, or sample into another -o"
+        )
+    # Precision must be settled before anything is computed, so before `inference` reads the manifest.
+    manifest = _read_json(Path(options.resume) / "manifest.json", options.resume)
+    command = _read_json(Path(options.resume) / COMMAND_FILE, options.resume)
+    for name in _OF_MODELS:
+        if not is_given(getattr(options, name)):
+            setattr(options, name, command.get(name))
+    _set_precision(x64=manifest.get("dtype") == "float64")
+    posterior, _ = posterior_from(options)
+    from .run import go_on
+
+    return go_on(posterior, options)
+
+
+def _read_json(file: Path, run: str) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{run} cannot be resumed from here: it has no readable {file.name}; give a folder that "
+            "`manymodes sample -o` wrote, or call inference.resume"
+        ) from error
+
+
+def _set_precision(*, x64: bool) -> None:
+    if x64:
+        import jax
+
+        jax.config.update("jax_enable_x64", val=True)
+
+
+def _mesh(text: str) -> tuple[int, int]:
+    chains, _, data = text.partition("x")
+    if not (chains.isdecimal() and data.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected CHAINSxDATA such as 4x2, got {text!r}")
+    return int(chains), int(data)
 
 
 def _seed(text: str) -> int:
@@ -39,36 +168,3 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**32:
         raise argparse.ArgumentTypeError(f"expected a seed between 0 and {2**32 - 1}, got {text}")
     return seed
-
-
-def carry_out(options: argparse.Namespace) -> int:
-    """Sample, and print what `diagnose` prints."""
-    if options.x64:
-        import jax
-
-        jax.config.update("jax_enable_x64", val=True)
-    posterior, probes = posterior_from(options)
-    from .run import conduct, report
-
-    tree = conduct(posterior, _kernel(options), options, probes=probes, devices=options.devices)
-    status = report(tree, json=options.json, run=options.output)
-    if not json.loads(tree.attrs["interrupted"]):
-        return status
-    kept = tree["posterior"].sizes["draw"]
-    print(f"manymodes sample: interrupted; {kept} of {options.draws} draws a chain were kept", file=sys.stderr)
-    return 1
-
-
-def _kernel(options: argparse.Namespace) -> Any:
-    from inference import HMC, NUTS
-
-    chosen, other, flag = (NUTS, "hmc", "--steps") if options.kernel == "nuts" else (HMC, "nuts", "--max-tree-depth")
-    if getattr(options, flag.lstrip("-").replace("-", "_")) is not None:
-        raise ValueError(f"{flag} is a setting of {other}; leave it out, or choose --kernel {other}")
-    settings = {
-        "num_warmup": options.warmup,
-        "target_acceptance_rate": options.target,
-        "num_integration_steps": options.steps,
-        "max_tree_depth": options.max_tree_depth,
-    }
-    return chosen(**{name: value for name, value in settings.items() if value is not None})

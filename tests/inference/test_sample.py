@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from targets import Gaussian
 
-from inference import HMC, NUTS, executors, programs, runner, sample
+from inference import HMC, NUTS, Keep, executors, programs, runner, sample
 from inference.blocks import Advance
 from inference.sample import check_posterior
 
@@ -133,7 +133,9 @@ def test_function_is_evaluated_at_probes():
 
 def test_what_is_too_large_is_not_kept(monkeypatch, draws):
     monkeypatch.setattr(programs, "_KEPT_BYTES", 4 * 30 * 3 * 4 - 1)
-    small = sample(TARGET, KERNEL, **SETTINGS)
+    with pytest.warns(UserWarning, match=r"would take .* is not kept; keep=Keep\(\w+=True\) keeps it") as said:
+        small = sample(TARGET, KERNEL, **SETTINGS)
+    assert [str(warning.message).split("'")[1] for warning in said] == ["function", "pointwise"]
     assert small.function is None
     assert small.pointwise is None
     np.testing.assert_array_equal(small.weights["x"], draws.weights["x"])
@@ -235,3 +237,37 @@ def test_bad_input_is_refused_in_one_sentence(change, message):
 def test_kernel_without_settings_is_refused(kernel):
     with pytest.raises((ValueError, TypeError), match="kernel"):
         sample(TARGET, kernel, **SETTINGS)
+
+
+def test_starts_where_an_earlier_run_ended():
+    earlier = sample(TARGET, KERNEL, **SETTINGS)
+    still = HMC(num_warmup=0, num_integration_steps=1, jitter=0.0, step_size=1e-4)
+    draws = sample(TARGET, still, num_chains=4, num_draws=1, rng_key=KEY, initial=earlier)
+    np.testing.assert_allclose(draws.weights["x"][:, 0], earlier.weights["x"][:, -1], atol=0.01)
+    np.testing.assert_allclose(draws.weights["scale"][:, 0], earlier.weights["scale"][:, -1], rtol=0.01)
+    with pytest.raises(ValueError, match=r"draws of the sites .*'x': \(2,\).* got draws of .*'x': \(3,\)"):
+        sample(Gaussian.example(2), still, num_chains=4, num_draws=1, rng_key=KEY, initial=earlier)
+
+
+def test_start_without_density_is_refused_by_site():
+    bad = {"x": np.zeros((2, 3)), "scale": np.array([0.0, np.nan])}
+    with pytest.raises(ValueError, match=r"where chains \[1\] start: the value of 'scale' is not"):
+        sample(TARGET, KERNEL, num_chains=2, num_draws=1, rng_key=KEY, initial=bad)
+    target = Gaussian(TARGET.mean.at[0].set(np.nan), TARGET.precision)
+    with pytest.raises(ValueError, match=r"where chains \[0, 1\] start: the log likelihood of 'y' is not"):
+        sample(target, KERNEL, num_chains=2, num_draws=1, rng_key=KEY)
+
+
+def test_weights_that_would_fill_the_memory_are_thinned(monkeypatch, draws):
+    total = draws.num_chains * draws.num_draws * 4 * 4
+    monkeypatch.setattr(programs, "_ALL_WEIGHTS_BYTES", total - 1)
+    monkeypatch.setattr(programs, "_THINNED_BYTES", total // 5)
+    with pytest.warns(UserWarning, match="those of every 5th draw are kept.*Keep.thin="):
+        small = sample(TARGET, KERNEL, **SETTINGS)
+    assert small.thin == 5
+    np.testing.assert_array_equal(small.weights["x"], draws.weights["x"][:, ::5])
+    np.testing.assert_array_equal(small.invariants["log_prior"], draws.invariants["log_prior"])
+    np.testing.assert_allclose(small.moments["x"]["mean"], draws.weights["x"].mean((0, 1)), rtol=1e-5, atol=1e-6)
+    assert sample(TARGET, KERNEL, **SETTINGS, keep=Keep(thin=1)).weights["x"].shape == draws.weights["x"].shape
+    with pytest.raises(ValueError, match="thin must be at least 1.*got 0"):
+        Keep(thin=0)

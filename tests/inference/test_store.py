@@ -100,15 +100,24 @@ def test_uncommitted_block_is_ignored(stored, crash):
 
 def test_a_gap_ends_the_run(stored):
     folder, _ = stored
-    states = sorted((folder / "group-0000").glob("state-*.npz"))
-    states[-5].unlink()
+    blocks = sorted((folder / "group-0000").glob("block-*.npz"))
+    blocks[-5].unlink()
     assert read_run(folder)[0].num_draws == 20
+
+
+def test_the_last_two_states_are_kept(stored):
+    """Processes that advance together are at most one block apart."""
+    for group in range(3):
+        last = len(list((stored[0] / f"group-{group:04d}").glob("block-*.npz"))) - 1
+        states = sorted(file.name for file in (stored[0] / f"group-{group:04d}").glob("state-*.npz"))
+        assert states == [f"state-{last - 1:06d}.npz", f"state-{last:06d}.npz"]
 
 
 def test_run_killed_in_warmup_has_no_draws(stored):
     folder, _ = stored
-    for state in sorted((folder / "group-0001").glob("state-*.npz"))[3:]:
-        state.unlink()
+    one, other = sorted((folder / "group-0001").glob("state-*.npz"))
+    one.unlink()
+    other.rename(other.with_name("state-000002.npz"))
     with pytest.raises(ValueError, match="no committed draw for each of its chains"):
         read_run(folder)
 

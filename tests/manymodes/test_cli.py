@@ -1,5 +1,6 @@
 """The command line as a user meets it: runs that work, and one clear sentence for everything that cannot."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import arviz as az
 import numpy as np
 import pytest
 
+import inference
 import symmetry
+from manymodes import kernels
 from manymodes.main import main
 
 REGRESSION = """
@@ -102,17 +105,33 @@ BAD = {
     "corrupt data file": (["symmetries", "mixture.py", "--data", "corrupt.npz"], "could not be read as an .npz file"),
     "no archive": (["symmetries", "mixture.py", "--data", "renamed.npz"], "could not be read as an .npz file"),
     "split with a file": (["symmetries", "mixture.py", "--data", "y.npz", "--split", "0"], "--split goes with"),
+    "no folder": (["sample", "regression.py", "--data", "xy.npz"], "expected -o RUN"),
+    "resume and a new folder": (["sample", "--resume", "notes", "-o", "run"], "--output was settled when notes"),
+    "resume with a kernel": (["sample", "--resume", "notes", "--kernel", "hmc"], "--kernel was settled"),
+    "resume what is no run": (["sample", "--resume", "notes"], "notes cannot be resumed"),
+    "setting without value": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--set", "step_size"],
+        "expected NAME=VALUE after --set",
+    ),
+    "impossible setting": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--set", "step_size=-1"],
+        "step_size must be a number strictly between",
+    ),
+    "half of several processes": (
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--num-processes", "2"],
+        "no --coordinator and no --process-id",
+    ),
     "run below a file": (
         ["sample", "regression.py", "--data", "xy.npz", "-o", "regression.py/run"],
         "lies below the file 'regression.py'",
     ),
     "setting of the other kernel": (
         ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--kernel", "hmc", "--max-tree-depth", "3"],
-        "--max-tree-depth is a setting of nuts",
+        "hmc has the settings num_warmup,",
     ),
     "setting of another kernel": (
         ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--steps", "5"],
-        "--steps is a setting of hmc",
+        "got 'num_integration_steps'",
     ),
     "network's option with a file": (
         ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--prior", "laplace"],
@@ -242,6 +261,66 @@ def test_too_short_a_run_is_a_problem(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["sample", "regression.py", "--data", "xy.npz", "-o", "run", *SMALL]) == 1
     assert main(["diagnose", "run"]) == 1
     assert "CHAINS TOO SHORT" in capsys.readouterr().out
+
+
+def test_kernels_by_name_are_those_of_inference() -> None:
+    classes = [c for c in vars(inference).values() if isinstance(c, type) and dataclasses.is_dataclass(c)]
+    found = {c.__name__.lower() for c in classes if hasattr(c, "init") and hasattr(c, "step")}
+    assert set(kernels.NAMES) == found - {"withorbitmoves"}
+
+
+def test_settings_are_read_from_text() -> None:
+    built = kernels.build("hmc", {"num_integration_steps": kernels._value("8"), "jitter": kernels._value("0.25")})
+    assert built == inference.HMC(num_integration_steps=8, jitter=0.25)
+    assert kernels._value("hmc:num_integration_steps=8") == inference.HMC(num_integration_steps=8)
+    assert [kernels._value(text) for text in ("true", "None", "1e-3", "rest")] == [True, None, 1e-3, "rest"]
+
+
+def test_a_finished_run_goes_on_from_anywhere(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is found again from another folder, and the draws are those of a run that was longer from the start."""
+    size = ["--chains", "2", "--warmup", "50", "--kernel", "hmc", "--steps", "4", "--thin", "2"]
+    assert main(["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--draws", "40", *size]) in (0, 1)
+    assert main(["sample", "regression.py", "--data", "xy.npz", "-o", "long", "--draws", "90", *size]) in (0, 1)
+    monkeypatch.chdir(folder / "notes")
+    capsys.readouterr()
+    assert main(["sample", "--resume", "../run", "--draws", "90"]) in (0, 1)
+    assert "s sampling" in capsys.readouterr().out
+    short, long = (inference.read_run(folder / name)[0] for name in ("run", "long"))
+    assert (short.num_draws, short.thin, short.interrupted) == (90, 2, False)
+    for site, values in long.weights.items():
+        np.testing.assert_array_equal(short.weights[site], values)
+    assert main(["sample", "--resume", "../run", "--draws", "10"]) == 2
+    assert "draws that are there are not thrown away" in capsys.readouterr().err
+    np.savez(folder / "xy.npz", x=np.zeros(30), y=np.zeros(30))
+    assert main(["sample", "--resume", "../run", "--draws", "100"]) == 2
+    assert "made with another data" in capsys.readouterr().err
+    assert main(["diagnose", "../run"]) in (0, 1)
+
+
+@pytest.mark.parametrize("how", ["INT", "KILL"])
+def test_a_run_stopped_from_the_shell_goes_on(how: str, folder: Path) -> None:
+    """As a user would: `timeout -s INT` or `-s KILL`, then --resume."""
+    command = [sys.executable, "-m", "manymodes", "sample"]
+    model = ["regression.py", "--data", "xy.npz", "-o", "run"]
+    begin = [*command, *model, "--draws", "5000000", "--warmup", "100", "--thin", "1"]
+    process = subprocess.run(["timeout", "-s", how, "20", *begin], check=False, capture_output=True, text=True)
+    assert process.returncode in ((1,) if how == "INT" else (137, -9)), process.stderr
+    draws, manifest = inference.read_run("run")
+    assert draws.num_draws > 0
+    assert manifest["status"] == ("interrupted" if how == "INT" else "running")
+    if how == "INT":
+        assert "stopping when the running blocks have ended" in process.stderr
+        assert "manymodes sample --resume run" in process.stderr
+    # Short enough to end: as if so many draws had been wanted from the start.
+    wanted = draws.num_draws + 500
+    (folder / "run" / "manifest.json").write_text(json.dumps(manifest | {"num_draws": wanted}))
+    resumed = subprocess.run([*command, "--resume", "run"], check=False, capture_output=True, text=True)
+    assert resumed.returncode in (0, 1), resumed.stderr
+    again = inference.read_run("run")[0]
+    assert not again.interrupted
+    np.testing.assert_array_equal(again.weights["slope"][:, : draws.num_draws], draws.weights["slope"])
 
 
 def test_an_interrupted_run_is_readable(folder: Path) -> None:

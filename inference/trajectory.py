@@ -1,0 +1,243 @@
+r"""How long a trajectory should be, found from the trajectories of warm-up themselves.
+
+One trajectory says what every shorter one would have done. With $q_l$ the position after $l$ leapfrogs and $w_l$ the
+probability of accepting it, the expected squared jump per leapfrog of a trajectory of $l$ leapfrogs is
+
+$$ e(l) = \frac{1}{l}\, \mathbb{E}\big[ w_l\, (q_l - q_0)^\top M (q_l - q_0) \big]. $$
+
+Each step of warm-up records it at lengths that grow geometrically, averaged over the lengths that jitter would mix, and
+sets out for lengths around the one where it is largest, long enough to see past it: the length doubles in a few steps
+where it is too short, and nothing is compiled anew. It needs no mean, no variance and no other chain, and it settles
+within some ten steps.
+
+The best length for moving the weights is not the best one for what they are used for. Along the flow of a Gaussian of
+unit frequency a coordinate's correlation falls like $\cos t$, that of its square like $\cos^2 t$: $e$ is largest at
+$t = 2.33$ for the one and at half of that for the other. Networks are nearly even functions of their weights, a sign's
+flip going with another's, and log densities are even about the mode, so that long trajectories that carry every weight
+to the other side bring functions back. `FRACTION` of the best length is kept.
+
+References:
+    Pasarica and Gelman (2010), Adaptively scaling the Metropolis algorithm using expected squared jumped distance,
+    https://www3.stat.sinica.edu.tw/statistica/oldpdf/A20n116.pdf.
+    Hoffman, Radul and Sountsov (2021), An adaptive-MCMC scheme for setting trajectory lengths in Hamiltonian Monte
+    Carlo, https://proceedings.mlr.press/v130/hoffman21a.html: changes of squares, and why they should be maximised.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.mcmc import hmc, integrators, proposal
+from jax import Array
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+FRACTION = 0.5
+"""The length kept, relative to the one of largest squared jumps per leapfrog."""
+
+# Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
+# grow beyond what longer trajectories bear, and none of them would be found any good.
+_FIRST_LENGTH = 12.0
+# Its longest trajectories, relative to the best length so far: e is seen up to 1.4 times that length.
+_REACH = 2.0
+# Ratio of neighbouring lengths on the curve.
+_RATIO = 2**0.25
+# After so many steps of a window the step size has settled enough for its trajectories to count; what they said is
+# forgotten at this rate, and the length that is kept is the mean over about so many of the last steps.
+_UNSETTLED, _MEMORY, _AVERAGED = 8, 100.0, 100.0
+
+
+class Trajectory(NamedTuple):
+    """What is known of the length.
+
+    Attributes:
+        length: mean number of leapfrogs of a trajectory: of largest jumps in warm-up, the kept one after it.
+        log_length_mean: running mean of its logarithm.
+        num_steps: of this window.
+        jumps: sums of squared jumps times acceptance, at each length of the curve.
+        counts: number of terms in each sum.
+    """
+
+    length: Float[Array, ""]
+    log_length_mean: Float[Array, ""]
+    num_steps: Float[Array, ""]
+    jumps: Float[Array, " length"]
+    counts: Float[Array, " length"]
+
+
+class Curve(NamedTuple):
+    """One trajectory's squared jumps times acceptance, and which lengths it reached."""
+
+    jumps: Float[Array, " length"]
+    reached: Float[Array, " length"]
+
+
+def curve_lengths(longest: int) -> np.ndarray:
+    """The lengths at which jumps are recorded.
+
+    Args:
+        longest: the last of them.
+
+    Returns:
+        Increasing whole numbers of leapfrogs.
+
+    Example:
+        >>> curve_lengths(16).tolist()
+        [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 16]
+    """
+    exponents = np.arange(int(np.log(longest) / np.log(_RATIO)) + 1)
+    return np.unique([*np.round(_RATIO**exponents).astype(int), longest])
+
+
+def start_trajectory(longest: int, dtype: Any) -> Trajectory:
+    """Nothing known yet.
+
+    Args:
+        longest: most leapfrogs of a trajectory.
+        dtype: of the sums.
+
+    Returns:
+        The state before the first step.
+    """
+    zeros = jnp.zeros(len(curve_lengths(longest)), dtype)
+    length = jnp.asarray(min(_FIRST_LENGTH, longest), dtype)
+    return Trajectory(length, jnp.log(length), jnp.zeros((), dtype), zeros, zeros)
+
+
+def jittered_length(
+    rng_key: PRNGKeyArray, trajectory: Trajectory, jitter: float, longest: int, is_settled: Bool[Array, ""]
+) -> Int[Array, ""]:
+    r"""Number of leapfrogs of the next trajectory: uniform on $(1 \pm \text{jitter}) L$, longer while it is sought.
+
+    Args:
+        rng_key: key of the draw.
+        trajectory: what is known.
+        jitter: half-width of the range relative to its middle.
+        longest: most leapfrogs.
+        is_settled: whether the length is the kept one.
+
+    Returns:
+        The number.
+    """
+    middle = jnp.where(is_settled, trajectory.length, jnp.maximum(trajectory.length, _FIRST_LENGTH))
+    low, high = (1 - jitter) * middle, jnp.where(is_settled, 1 + jitter, _REACH) * middle
+    return jnp.clip(jnp.round(jax.random.uniform(rng_key, (), low.dtype, low, high)), 1, longest).astype(jnp.int32)
+
+
+def recorded_proposal(
+    lengths: np.ndarray, distance: Callable[[Array], Array], is_recording: Bool[Array, ""]
+) -> Callable[..., Any]:
+    """BlackJAX's proposal of HMC, recording the squared jumps on the way.
+
+    The trajectory stops at each length of the curve to look where it is; after warm-up it does not stop, in the same
+    program.
+
+    Args:
+        lengths: where the jumps are recorded.
+        distance: squared length of a displacement in the metric.
+        is_recording: whether to look.
+
+    Returns:
+        A `build_proposal` of `blackjax.mcmc.hmc.build_kernel`, whose Info comes with a `Curve`.
+    """
+
+    def build(
+        integrator: Callable[..., Any],
+        kinetic_energy: Callable[..., Any],
+        step_size: Array,
+        num_integration_steps: Array,
+        divergence_threshold: float,
+    ) -> Callable[..., Any]:
+        def energy(state: integrators.IntegratorState) -> Array:
+            return kinetic_energy(state.momentum) - state.logdensity
+
+        def generate(rng_key: PRNGKeyArray, begin: integrators.IntegratorState) -> tuple[Any, Any, None]:
+            def go_on(k: Array, carry: tuple[Any, Curve]) -> tuple[Any, Curve]:
+                state, curve = carry
+                stops = jnp.minimum(jnp.asarray(np.r_[0, lengths], jnp.int32), num_integration_steps)
+                count = jnp.where(is_recording, stops[k + 1] - stops[k], num_integration_steps)
+                state = jax.lax.fori_loop(0, count, lambda _, s: integrator(s, step_size), state)
+                gain = proposal.safe_energy_diff(begin_energy, energy(state))
+                jump = jnp.minimum(jnp.exp(gain), 1) * distance(state.position - begin.position)
+                is_reached = is_recording & (jnp.asarray(lengths)[k] <= num_integration_steps)
+                return state, Curve(
+                    curve.jumps.at[k].set(jnp.where(is_reached & jnp.isfinite(jump), jump, 0)),
+                    curve.reached.at[k].set(is_reached),
+                )
+
+            begin_energy = energy(begin)
+            zeros = jnp.zeros(len(lengths), begin.position.dtype)
+            num_stops = jnp.where(is_recording, jnp.searchsorted(lengths, num_integration_steps) + 1, 1)
+            end, curve = jax.lax.fori_loop(0, num_stops, go_on, (begin, Curve(zeros, zeros)))
+            end = hmc.flip_momentum(end)
+            end_energy = energy(end)
+            gain = proposal.safe_energy_diff(begin_energy, end_energy)
+            chosen, (is_accepted, acceptance_rate, _) = proposal.static_binomial_sampling(rng_key, gain, begin, end)
+            is_divergent = -gain > divergence_threshold
+            info = (begin.momentum, acceptance_rate, is_accepted, is_divergent, end_energy, end, num_integration_steps)
+            return chosen, (hmc.HMCInfo(*info), curve), None
+
+        return generate
+
+    return build
+
+
+def best_length(
+    jumps: Float[Array, " length"], counts: Float[Array, " length"], lengths: np.ndarray, jitter: float
+) -> Float[Array, ""]:
+    """The length of largest jumps per leapfrog, among those whose jittered lengths have all been reached.
+
+    Args:
+        jumps: sums at each length.
+        counts: terms of each sum.
+        lengths: of the curve.
+        jitter: half-width of the range of lengths relative to its middle.
+
+    Returns:
+        One of the lengths.
+    """
+    width = np.gradient(lengths.astype(float)) if len(lengths) > 1 else np.ones(1)
+    ratio = lengths[None] / lengths[:, None]
+    mixed = ((ratio >= 1 - jitter - 1e-6) & (ratio <= 1 + jitter + 1e-6)) * width
+    weights = jnp.asarray(mixed, jumps.dtype) * (counts > 0)
+    mean = weights @ (jumps / jnp.maximum(counts, 1e-6)) / jnp.maximum(weights.sum(1), 1e-6)
+    reach = jnp.max(jnp.where(counts > 0.5, jnp.asarray(lengths, jumps.dtype), 1))
+    is_seen = (1 + jitter) * lengths <= 1.1 * reach
+    return jnp.asarray(lengths, jumps.dtype)[jnp.argmax(jnp.where(is_seen, mean / lengths, -1))]
+
+
+def adapt_trajectory(
+    trajectory: Trajectory,
+    curve: Curve,
+    jitter: float,
+    longest: int,
+    ends_window: Bool[Array, ""],
+    settles: Bool[Array, ""],
+) -> Trajectory:
+    """One step of warm-up, after its trajectory.
+
+    Args:
+        trajectory: before the step.
+        curve: of the step's trajectory.
+        jitter: half-width of the range of lengths relative to its middle.
+        longest: most leapfrogs.
+        ends_window: whether metric and step size change after this step: what was recorded counts no more.
+        settles: whether the length to keep is found with this step.
+
+    Returns:
+        What is known after it.
+    """
+    counts_now = trajectory.num_steps >= _UNSETTLED
+    keep = 1 - 1 / _MEMORY
+    jumps = keep * trajectory.jumps + counts_now * curve.jumps
+    counts = keep * trajectory.counts + counts_now * curve.reached
+    best = best_length(jumps, counts, curve_lengths(longest), jitter)
+    length = jnp.where(counts_now, best, trajectory.length)
+    share = 1 / jnp.clip(trajectory.num_steps - _UNSETTLED + 1, 1, _AVERAGED)
+    log_mean = trajectory.log_length_mean + counts_now * share * (jnp.log(length) - trajectory.log_length_mean)
+    kept = jnp.maximum(FRACTION * jnp.exp(log_mean), 1.0)
+    forget = 1 - ends_window
+    return Trajectory(
+        jnp.where(settles, kept, length), log_mean, forget * (trajectory.num_steps + 1), forget * jumps, forget * counts
+    )
