@@ -29,6 +29,8 @@ from .levels import TITLES, count_draws, finite_chains, identified_parameters, r
 from .record import Record
 from .verdict import Verdict, verdict
 
+TEMPERATURE_TOLERANCE = 0.1  # relative; beyond it the widths of what is sampled are off by 5 % and more
+
 
 @dataclass(frozen=True)
 class Check(Record):
@@ -95,6 +97,7 @@ def diagnose(
     return Diagnosis(
         (
             *_sampler_checks(tree),
+            *_temperature_checks(tree),
             *_chain_checks(tree),
             *(check for row in rows if np.isfinite(row.rhat_max) for check in _row_checks(row, ess_min)),
             Check("verdict", judgement.problem, f"{judgement.label}."),
@@ -117,7 +120,7 @@ def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
             "divergences",
             count > 0,
             f"{_of(count, total)} transitions ended with a divergence: the sampler could not follow the posterior "
-            "there. Raise the target acceptance rate; if divergences stay, reparameterise."
+            f"there. {_remedy(tree)}; if divergences stay, reparameterise."
             if count
             else "no divergent transitions.",
         )
@@ -140,6 +143,31 @@ def _sampler_checks(tree: xr.DataTree) -> Iterator[Check]:
             if failed
             else "E-BFMI satisfactory for all chains.",
         )
+
+
+def _remedy(tree: xr.DataTree) -> str:
+    """What makes steps smaller: the wanted acceptance rate, for kernels that have one."""
+    has_rate = "acceptance_rate" in tree["sample_stats"].data_vars
+    return "Raise the target acceptance rate" if has_rate else "Lower the step size"
+
+
+def _temperature_checks(tree: xr.DataTree) -> Iterator[Check]:
+    """Kernels without an acceptance rate: whether the momentum is as warm as it should be."""
+    stats = tree["sample_stats"].data_vars if "sample_stats" in tree.children else {}
+    if "kinetic_temperature" not in stats:
+        return
+    kernel = json.loads(tree.attrs.get("kernel", "{}"))
+    wanted, found = kernel.get("settings", {}).get("temperature", 1.0), float(stats["kinetic_temperature"].mean())
+    is_off = not abs(found / wanted - 1) <= TEMPERATURE_TOLERANCE
+    said = f"mean {found:.3g} where {wanted:.3g} was asked for"
+    yield Check(
+        "kinetic temperature",
+        is_off,
+        f"{said}: the noise of the batches, or a large step, moves the chain as another temperature would. "
+        "Lower the step size, or take larger batches."
+        if is_off
+        else f"{said}.",
+    )
 
 
 def _arviz(tree: xr.DataTree) -> dict[str, Any]:

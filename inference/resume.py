@@ -68,7 +68,8 @@ def resume(
     groups = start_groups(plan, setup.rng_keys, initial)
     restore_groups(groups, plan, Path(run), len(manifest["groups"]))
     writer = RunWriter(run, manifest | {"num_draws": setup.num_draws})
-    writer.say("running")
+    if distributed.is_first():
+        writer.say("running")
     plan = replace(plan, write=writer.write_block)
     seconds = dict(manifest.get("seconds", {}))
     seconds["compile"] = seconds.get("compile", 0.0) + time.perf_counter() - begin

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,24 @@ def test_kernel_without_energy_is_not_asked_for_it(tree_of, values):
     result = diagnose(tree_of(values, values, values[..., :2]))
     assert "energy" not in [check.name for check in result.checks]
     assert not result.found
+
+
+@pytest.mark.parametrize(("temperature", "found"), [(1.02, False), (1.3, True), (np.nan, True)])
+def test_a_chain_that_is_too_warm_is_found(tree_of, values, temperature, found):
+    stats = {"kinetic_temperature": np.full((4, 600), temperature)}
+    result = diagnose(tree_of(values, values, values[..., :2], **stats))
+    assert result.found == found
+    assert f"mean {temperature:.3g} where 1 was asked for" in str(result)
+    tree = tree_of(values, values, values[..., :2], **stats)
+    tree.attrs["kernel"] = json.dumps({"settings": {"temperature": 1.3}})
+    assert diagnose(tree).found == (temperature != 1.3)
+
+
+def test_a_kernel_without_acceptance_rate_is_not_told_to_raise_it(tree_of, values):
+    stats = {"diverging": np.ones((4, 600), bool)}
+    assert "Lower the step size" in str(diagnose(tree_of(values, values, values[..., :2], **stats)))
+    stats["acceptance_rate"] = np.full((4, 600), 0.8)
+    assert "Raise the target acceptance rate" in str(diagnose(tree_of(values, values, values[..., :2], **stats)))
 
 
 def test_functions_that_differ_are_found_by_rhat_ess_and_verdict(tree_of, values):
