@@ -28,6 +28,7 @@ from .dims import axis_classes, dim_names
 from .log_prior import precisions_on_orbits, prior_precisions, scale_sites
 
 _LIBRARIES = ("manymodes", "jax", "numpyro", "blackjax", "arviz", "numpy")
+_LADDER_DIMS = {"replica": "rung", "inverse_temperature": "rung", "rejection_rate": "rung_pair"}
 _PREDICTIVE_NUMBERS = 2**24  # at most this many predicted numbers are kept: 64 MB
 
 
@@ -95,6 +96,7 @@ def build_tree(
     shapes = {site: array.shape[2:] for site, array in draws.weights.items()}
     variables = {name for arrays in groups.values() for name in arrays}
     dims = dim_names(symmetries, shapes, variables) | {"function": function_dims}
+    dims |= {name: [dim] for name, dim in _LADDER_DIMS.items() if name in draws.sample_stats}
     own = {"inference_library": "manymodes", "interrupted": draws.interrupted, "seconds": draws.seconds}
     root = {name: _json(value) for name, value in {**own, **settings}.items()}
     attributes = {"/": root, "function": about_function}

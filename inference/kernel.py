@@ -100,6 +100,7 @@ class Kernel(Protocol):
       advance together;
     * ``batch_size``: rows of data a step looks at, None for all of them;
     * ``is_one_gradient``: true where a step is one gradient, without a loop of its own: the host may do the looping;
+    * ``moved(state, position, target)``: its State at another position, where `moving.moved` could not make it;
     * ``check(posterior)``: raises ValueError where the kernel cannot sample it, before anything is compiled.
     """
 

@@ -27,6 +27,7 @@ from .runner import Group, Plan, start_groups
 from .sample import check_posterior
 from .settings import describe_kernel, kernel_from
 from .setup import Setup
+from .sharded import check_sharding
 from .store import RunWriter, block_name, forget_blocks, group_name
 from .stored import kept_blocks, last_checkpoint, num_blocks, read_data, read_initial, read_manifest
 
@@ -64,6 +65,7 @@ def resume(
     target, programs = setup.trace()
     with compiling(programs.compiled):
         initial = read_initial(run)
+    check_sharding(setup.executor, posterior, target, initial)
     plan = setup.plan(target, programs)
     groups = start_groups(plan, setup.rng_keys, initial)
     restore_groups(groups, plan, Path(run), len(manifest["groups"]))
