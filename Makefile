@@ -23,8 +23,8 @@ lint: $(VENV)/.test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.test  ## ratios against NumPyro, hand-written BlackJAX and the machine's limit
-	$(BIN)/python -m benchmarks.throughput
+bench: $(VENV)/.test  ## ratios against NumPyro, BlackJAX, PyMC, nutpie, PyStan and the machine's limit
+	$(BIN)/python -m benchmarks.scoreboard
 
 clean:  ## forget the environment
 	rm -rf $(VENV)

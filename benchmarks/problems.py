@@ -1,134 +1,116 @@
-r"""The posteriors P1 and P2: Bayesian networks on the diabetes data, and the same densities written by hand.
+r"""The posteriors P1, P2 and P3: Bayesian networks on real data, as this library and as the peers see them.
 
-P1 is 10-16-1 with tanh (194 parameters), P2 10-16-16-1 with ReLU (466). A kernel is $N(0, 1/n_{in})$ a priori, a bias
-$N(0, 1)$, the noise's scale half-normal(1), sampled as its logarithm. The hand-written densities are what a user
-without this library would write, in two layouts of the matrix products: rows of data first, or features first.
+| | data | network | likelihood | parameters |
+|---|---|---|---|---|
+| P1 | diabetes, 392 rows | 10-16-1 tanh | normal, half-normal(1) scale | 194 |
+| P2 | diabetes, 392 rows | 10-16-16-1 ReLU | the same | 466 |
+| P3 | digits, 1747 rows | 64-10-10 tanh | categorical | 760 |
+
+In P1 and P2 a layer of this library has weights $w \sim N(0, 1/n_{in})$; a peer has $z \sim N(0, 1)$ and divides by
+$\sqrt{n_{in}}$. Both are the same posterior, $w = z / \sqrt{n_{in}}$, and their log densities differ by a constant. In
+P3 all weights are $N(0, 1)$ and nothing is divided.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 from jax import Array
-from numpyro.infer.util import potential_energy
 
+from benchmarks.peers import exchange
 from bnn_models import BNN, Posterior, datasets, likelihoods, networks, priors
 
-Position = dict[str, Array]
+NUM_POSITIONS = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A posterior's network.
+    """A posterior's data, network and likelihood.
 
     Attributes:
+        dataset: one of scikit-learn's; 50 rows are held out.
         widths: numbers of units, from input to output.
         activation: its name in `jax.nn`.
+        likelihood: `normal` or `categorical`.
+        scaled: whether the prior of a weight has the variance 1 / number of inputs, instead of 1.
+        num_draws: kept draws a chain that its comparison needs.
     """
 
+    dataset: str
     widths: tuple[int, ...]
     activation: str
+    likelihood: str
+    scaled: bool
+    num_draws: int
+
+    @cached_property
+    def data(self) -> datasets.Data:
+        """The data, split and standardised."""
+        return datasets.load(self.dataset, seed=0)
 
     @property
-    def model(self) -> BNN:
-        """The NumPyro model."""
+    def probes(self) -> Array:
+        """The held-out inputs."""
+        return jnp.asarray(self.data.x_test)
+
+    def posterior(self) -> Posterior:
+        """As this library has it, in JAX's default precision."""
         network = networks.mlp(self.widths, activation=self.activation)
-        return BNN(network, prior=priors.fan_in(priors.normal(scale=1.0)), likelihood=likelihoods.normal())
+        normal = priors.normal(scale=1.0)
+        model = BNN(
+            network,
+            prior=priors.fan_in(normal) if self.scaled else normal,
+            likelihood=likelihoods.normal() if self.likelihood == "normal" else likelihoods.categorical(),
+        )
+        return Posterior(model, jnp.asarray(self.data.x_train), jnp.asarray(self.data.y_train))
+
+    def exchanged(self) -> tuple[exchange.Problem, np.ndarray]:
+        """As the peers have it, and this library's log densities at its positions, in float64."""
+        y = self.data.y_train
+        problem = exchange.Problem(
+            self.widths,
+            self.activation,
+            self.likelihood,
+            self.scaled,
+            x=np.asarray(self.data.x_train, np.float64),
+            y=np.asarray(y, np.int64 if self.likelihood == "categorical" else np.float64),
+            probes=np.asarray(self.data.x_test, np.float64),
+            positions={},
+        )
+        rng = np.random.default_rng(1)
+        ours: dict[str, np.ndarray] = {}
+        for i, num_inputs, num_outputs, factor in problem.layers:
+            layer = "head" if i == len(problem.layers) - 1 else f"hidden_{i}"
+            problem.positions[f"w{i}"] = rng.normal(size=(NUM_POSITIONS, num_inputs, num_outputs))
+            problem.positions[f"b{i}"] = rng.normal(size=(NUM_POSITIONS, num_outputs))
+            ours[f"{layer}.kernel"] = factor * problem.positions[f"w{i}"]
+            ours[f"{layer}.bias"] = problem.positions[f"b{i}"]
+        if self.likelihood == "normal":
+            ours["scale"] = problem.positions["log_scale"] = np.log(np.abs(rng.normal(size=NUM_POSITIONS)))
+        with jax.enable_x64(True):
+            logdensity = jax.jit(self.posterior().logdensity)
+            rows = [logdensity({site: value[row] for site, value in ours.items()}) for row in range(NUM_POSITIONS)]
+        return problem, np.array(rows, np.float64)
 
 
-PROBLEMS = {"P1": Problem((10, 16, 1), "tanh"), "P2": Problem((10, 16, 16, 1), "relu")}
+PROBLEMS = {
+    "P1": Problem("diabetes", (10, 16, 1), "tanh", "normal", scaled=True, num_draws=500),
+    "P2": Problem("diabetes", (10, 16, 16, 1), "relu", "normal", scaled=True, num_draws=500),
+    "P3": Problem("digits", (64, 10, 10), "tanh", "categorical", scaled=False, num_draws=2000),
+}
 
 
-def load() -> tuple[Array, Array, Array]:
-    """Training inputs and targets and the 50 held-out inputs, in float32."""
-    data = datasets.load("diabetes", seed=0)
-    return jnp.asarray(data.x_train), jnp.asarray(data.y_train), jnp.asarray(data.x_test)
+def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How far log densities are from others up to a constant.
 
+    Args:
+        ours: at some positions.
+        theirs: there; leading axes are of several densities.
 
-def posterior(problem: Problem) -> Posterior:
-    """The problem with its data."""
-    x, y, _ = load()
-    return Posterior(problem.model, x, y)
-
-
-def row_major(problem: Problem) -> Callable[[Position, Array, Array], Array]:
-    """The log density with each layer as `h @ kernel + bias`."""
-    layers = _layers(problem)
-
-    def logdensity(position: Position, x: Array, y: Array) -> Array:
-        h = x
-        for layer in layers:
-            h = h @ position[f"{layer}.kernel"] + position[f"{layer}.bias"]
-            h = h if layer == "head" else getattr(jax.nn, problem.activation)(h)
-        return _log_joint(position, h[:, 0], y)
-
-    return logdensity
-
-
-def feature_major(problem: Problem) -> Callable[[Position, Array, Array], Array]:
-    """The log density with each layer as `kernel.T @ h + bias` of columns: the long data axis is contiguous."""
-    layers = _layers(problem)
-
-    def logdensity(position: Position, x: Array, y: Array) -> Array:
-        h = x.T
-        for layer in layers:
-            h = position[f"{layer}.kernel"].T @ h + position[f"{layer}.bias"][:, None]
-            h = h if layer == "head" else getattr(jax.nn, problem.activation)(h)
-        return _log_joint(position, h[0], y)
-
-    return logdensity
-
-
-def numpyro_model(problem: Problem) -> Callable[[Array, Array], None]:
-    """The NumPyro model as its users write networks: a site an array, and `h @ kernel + bias`."""
-
-    def model(x: Array, y: Array) -> None:
-        h = x
-        for layer, num_inputs, num_outputs in zip(_layers(problem), problem.widths, problem.widths[1:], strict=False):
-            kernel = dist.Normal(0.0, num_inputs**-0.5).expand([num_inputs, num_outputs]).to_event(2)
-            bias = dist.Normal(0.0, 1.0).expand([num_outputs]).to_event(1)
-            h = h @ numpyro.sample(f"{layer}.kernel", kernel) + numpyro.sample(f"{layer}.bias", bias)
-            h = h if layer == "head" else getattr(jax.nn, problem.activation)(h)
-        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-        numpyro.sample("y", dist.Normal(h[:, 0], scale), obs=y)
-
-    return model
-
-
-def _layers(problem: Problem) -> list[str]:
-    return [f"hidden_{i}" for i in range(len(problem.widths) - 2)] + ["head"]
-
-
-def _log_joint(position: Position, mean: Array, y: Array) -> Array:
-    log_scale = position["scale"]
-    total = log_scale - 0.5 * jnp.exp(2 * log_scale)
-    for name, value in position.items():
-        if name != "scale":
-            precision = value.shape[0] if name.endswith("kernel") else 1.0
-            total -= 0.5 * precision * jnp.sum(value**2)
-    return total - len(y) * log_scale - 0.5 * jnp.sum(jnp.square((y - mean) / jnp.exp(log_scale)))
-
-
-def spread_of_differences(problem: Problem) -> dict[str, float]:
-    """How far the densities are from this library's up to a constant: the largest relative deviation at prior draws.
-
-    In float64, so that what is left is a difference of the formulae and not of their rounding.
+    Returns:
+        The largest deviation of a difference between two positions, relative to the largest such difference.
     """
-    with jax.enable_x64(True):
-        x, y, _ = (jnp.asarray(np.asarray(a, np.float64)) for a in load())
-        target = Posterior(problem.model, x, y)
-        positions = target.initial(jax.random.key(0), 20)
-        ours = np.asarray(jax.vmap(target.logdensity)(positions))
-        others = {
-            "row-major": lambda q: row_major(problem)(q, x, y),
-            "feature-major": lambda q: feature_major(problem)(q, x, y),
-            "NumPyro": lambda q: -potential_energy(numpyro_model(problem), (x, y), {}, q),
-        }
-        theirs = {name: np.asarray(jax.vmap(other)(positions)) for name, other in others.items()}
-    # Relative to how far the density moves from the first draw to another.
-    moves = {name: (values - values[0])[1:] for name, values in theirs.items()}
-    return {name: float(np.abs(move / (ours - ours[0])[1:] - 1).max()) for name, move in moves.items()}
+    ours, theirs = ours[1:] - ours[0], theirs[..., 1:] - theirs[..., :1]
+    return float(np.abs(theirs - ours).max() / np.abs(ours).max())

@@ -3,7 +3,7 @@ r"""ChEES-HMC: chains that find trajectory length, step size and metric together
 The length $T$ climbs the change in the estimator of the expected square, estimated over the chains $c$ by
 
 $$ \frac{\partial}{\partial T}\, \tfrac14 \mathbb{E}\big[(\|q' - \bar q'\|^2 - \|q - \bar q\|^2)^2\big] \approx
-   \frac{\sum_c \alpha_c\, h\, (\|q'_c - \bar q'\|^2 - \|q_c - \bar q\|^2)\, (q'_c - \bar q')^\top v'_c}{\sum_c \alpha_c}, $$
+   \frac{\sum_c \alpha_c h (\|q'_c - \bar q'\|^2 - \|q_c - \bar q\|^2) (q'_c - \bar q')^\top v'_c}{\sum_c \alpha_c}, $$
 
 with norms in the metric, $v'$ the velocity at the trajectory's end, and $h$ a Halton number by which $T$ is jittered;
 Adam takes the steps, in $\log T$. The step size follows the harmonic mean of the chains' acceptance, the metric their
@@ -139,7 +139,7 @@ class ChEES(AbstractHamiltonian):
         t: Array,
     ) -> Climb:
         """One step of Adam up the criterion."""
-        scale = euclidean.default_metric(adaptation.inverse_mass_matrix).scale
+        scale: Callable[..., Any] = euclidean.default_metric(adaptation.inverse_mass_matrix).scale
         weight = jnp.where(info["diverging"], 0, info["acceptance_rate"])
         end = jnp.where(weight > 0, proposal.position, begin)
         total = jnp.maximum(_sum(weight), 1e-6)
@@ -150,6 +150,7 @@ class ChEES(AbstractHamiltonian):
         slope = share * (after @ after - before @ before) * (after @ velocity)
         slope = _sum(jnp.where(weight > 0, weight * slope, 0)) / total
         # In the logarithm of T; Adam's sign is a descent's.
+        update: Any
         update, adam = self._adam.update(-slope * jnp.exp(climb.log_length), climb.adam)
         log_step = jnp.log(adaptation.step_size)
         log_length = jnp.clip(climb.log_length + update, log_step, log_step + jnp.log(float(self.longest)))
@@ -199,10 +200,10 @@ def _pooled(sums: Sums, position: Array, gradient: Array) -> Sums:
 
 
 def _pool(moments: Any, x: Array) -> Welford:
-    added, mean = _sum(jnp.ones_like(moments.count)), _mean(x)
-    count = moments.count + added
+    added, mean = _sum(jnp.ones_like(moments.num_draws)), _mean(x)
+    count = moments.num_draws + added
     shift = mean - moments.mean
-    between = jnp.square(shift) * moments.count * added / count
+    between = jnp.square(shift) * moments.num_draws * added / count
     return Welford(
         moments.mean + shift * added / count, moments.sum_squares + _sum(jnp.square(x - mean)) + between, count
     )

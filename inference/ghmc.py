@@ -1,8 +1,8 @@
 r"""Generalised Hamiltonian Monte Carlo: one leapfrog a draw, with a momentum that persists.
 
-Each step refreshes the momentum in part, $p \leftarrow \rho\, p + \sqrt{1 - \rho^2}\, \xi$ with $\xi \sim N(0, M)$, takes a
-leapfrog, and turns the momentum around if it is rejected. Rejections undo the motion, so they had better come in
-bunches: the uniform variable that decides persists too. With $u$ on $(-1, 1)$ and $\Delta$ the fall of the energy,
+Each step refreshes the momentum in part, $p \leftarrow \rho\, p + \sqrt{1 - \rho^2}\, \xi$ with $\xi \sim N(0, M)$,
+takes a leapfrog, and turns the momentum around if it is rejected. Rejections undo the motion, so they had better come
+in bunches: the uniform variable that decides persists too. With $u$ on $(-1, 1)$ and $\Delta$ the fall of the energy,
 
 $$ u \leftarrow ((u + 1 + \delta) \bmod 2) - 1, \qquad
    \text{accept if } |u| \le e^{\Delta}, \text{ and then } u \leftarrow u\, e^{-\Delta}. $$

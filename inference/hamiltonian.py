@@ -1,9 +1,9 @@
 r"""What the Hamiltonian kernels share: settings of the warm-up, the start, and a step around the transition.
 
-All draw a momentum $p \sim N(0, M)$ and follow the flow of $H(q, p) = -\log\pi(q) + \tfrac12 p^\top M^{-1} p$ by leapfrog
-steps; the transitions are BlackJAX's, the adaptation of step size and of $M^{-1}$ is `warmup`'s. Inside a transition the
-position is one flat vector: a leapfrog is then three fused vector operations and one gradient, whatever the number of
-sites.
+All draw a momentum $p \sim N(0, M)$ and follow the flow of $H(q, p) = -\log\pi(q) + \tfrac12 p^\top M^{-1} p$ by
+leapfrog steps; the transitions are BlackJAX's, the adaptation of step size and of $M^{-1}$ is `warmup`'s. Inside a
+transition the position is one flat vector: a leapfrog is then three fused vector operations and one gradient, whatever
+the number of sites.
 
 References:
     Neal (2011), MCMC using Hamiltonian dynamics, https://arxiv.org/abs/1206.1901.

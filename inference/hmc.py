@@ -46,9 +46,10 @@ class HMC(AbstractHamiltonian):
     r"""Hamiltonian Monte Carlo that finds its own settings: the recommended kernel.
 
     * *Length*: warm-up's trajectories record how far, in the metric and weighted with their acceptance, every shorter
-      one would have jumped; the length of largest squared jump per leapfrog is found by that, and 0.6 of it is kept,
+      one would have jumped; the length of largest squared jump per leapfrog is found by that, and half of it is kept,
       which is best for functions of many weights (`trajectory` has the derivation).
-    * *Step size*: by dual averaging towards an acceptance of 0.65, the optimum of long trajectories in many dimensions.
+    * *Step size*: by stochastic approximation towards an acceptance of 0.75. The optimum in many dimensions is 0.65,
+      but what lies below it is much worse than what lies above.
     * *Metric*: diagonal, the root of the ratio of the variances of position and gradient, over windows of growing
       length.
 
@@ -58,8 +59,8 @@ class HMC(AbstractHamiltonian):
     Args:
         num_integration_steps: mean number $L$ of leapfrogs a trajectory; None: it is found in warm-up.
         jitter: lengths are uniform on $(1 \pm \text{jitter}) L$; 0 makes every trajectory $L$ leapfrogs long.
-        lengths: ``"uniform"``, or ``"geometric"``: of mean $L$ and cut at $8 L$, so that no period is missed (dynamic or
-            randomised HMC); `jitter` then has no effect.
+        lengths: ``"uniform"``, or ``"geometric"`` of mean $L$ and cut at $8 L$, so that no period is missed (dynamic
+            or randomised HMC); `jitter` then has no effect.
         longest: most leapfrogs of a trajectory while its length is sought.
         num_warmup: number of adapting steps; with 0 the step size and the unit metric stay as they are, and a length
             that is not given is 32.
@@ -145,7 +146,7 @@ class HMC(AbstractHamiltonian):
         length = jittered_length(key_length, trajectory, self.jitter, self.longest, is_settled)
         if self.lengths == "geometric":
             length = jnp.where(is_settled, _geometric_length(key_length, trajectory.length), length)
-        scale = euclidean.default_metric(adaptation.inverse_mass_matrix).scale
+        scale: Callable[..., Any] = euclidean.default_metric(adaptation.inverse_mass_matrix).scale
 
         def distance(jump: Array) -> Array:
             return jnp.sum(jnp.square(scale(jump, jump, inv=False, trans=True)))

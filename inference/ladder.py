@@ -17,17 +17,61 @@ References:
     Statistica Sinica 6, 831-860.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from .kernel import Position
 
 # Ladders are interpolated in beta**(1 / _POWER), where the first steps away from the prior are not too small to see.
 _POWER = 4.0
 # No two rungs of a new ladder are closer than this rejection rate makes them.
 _SMALLEST_REJECTION = 1e-3
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("target", "beta"), meta_fields=())
+@dataclass(frozen=True)
+class Rung:
+    r"""The target of one rung: $\log\pi_0 + \beta \log L$.
+
+    Attributes:
+        target: the posterior.
+        beta: inverse temperature.
+    """
+
+    target: Any
+    beta: Float[Array, ""]
+
+    def logdensity(self, position: Position) -> Float[Array, ""]:
+        """Log density of one position."""
+        # At the prior the likelihood is not even looked at: there it can be minus infinity.
+        return self.target.logprior(position) + jax.lax.cond(
+            self.beta > 0, lambda: self.beta * self.target.loglikelihood(position), lambda: jnp.zeros_like(self.beta)
+        )
+
+    def logprior(self, position: Position) -> Float[Array, ""]:
+        """Log prior of one position."""
+        return self.target.logprior(position)
+
+    def loglikelihood(self, position: Position) -> Float[Array, ""]:
+        """Log likelihood of one position, tempered."""
+        return self.beta * self.target.loglikelihood(position)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of data."""
+        return self.target.num_rows
+
+    def logdensity_estimate(self, rng_key: PRNGKeyArray, position: Position, batch_size: int) -> Float[Array, ""]:
+        """Unbiased estimate of the log density."""
+        estimate = self.target.logdensity_estimate(rng_key, position, batch_size)
+        return (1 - self.beta) * self.target.logprior(position) + self.beta * estimate
 
 
 class LogMean(NamedTuple):

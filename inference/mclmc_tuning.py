@@ -26,8 +26,6 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from .metrics import Welford
-
 # Where windows end, as shares of warm-up; the metric is estimated over each but the last.
 _ENDS = (0.05, 0.1, 0.2, 0.35, 0.6)
 _SHORTEST_WINDOW = 10
@@ -42,6 +40,14 @@ _NUM_BATCHES, _SHORTEST_BATCH, _AUTOCORRELATIONS, _BOUNDS = 20, 20, 0.4, (0.3, 3
 _FIRST_LENGTH = 10.0
 
 
+class Moments(NamedTuple):
+    """Running mean and sum of squared deviations of positions, by Welford's recursion."""
+
+    mean: Float[Array, " dim"]
+    sum_squares: Float[Array, " dim"]
+    num_positions: Float[Array, ""]
+
+
 class Tuning(NamedTuple):
     r"""What warm-up finds, and the sums it comes from.
 
@@ -52,8 +58,8 @@ class Tuning(NamedTuple):
         error: weighted sum of the $\xi$ at the present step size.
         weight: sum of the weights.
         moments: of the positions in the present window.
-        batch: mean of the positions in the present batch, and their number.
-        batches: moments of the means of batches.
+        batch: of the positions in the present batch.
+        batches: of the means of batches.
     """
 
     step_size: Float[Array, ""]
@@ -61,9 +67,9 @@ class Tuning(NamedTuple):
     inverse_mass_matrix: Float[Array, " dim"]
     error: Float[Array, ""]
     weight: Float[Array, ""]
-    moments: Welford
-    batch: Welford
-    batches: Welford
+    moments: Moments
+    batch: Moments
+    batches: Moments
 
 
 class Outcome(NamedTuple):
@@ -170,10 +176,13 @@ def _tune_step_size(tuning: Tuning, outcome: Outcome, is_far: Bool[Array, ""], d
     dim = outcome.position.size
     squared = jnp.maximum(outcome.energy_error**2 - outcome.rounding**2, 0)
     xi = squared / (dim * desired_variance) + 1e-8
-    weight = jnp.exp(-0.5 * (jnp.log(xi) / (6 * _TRUST)) ** 2)
+    # An error below rounding has no law; where nothing else is known it says that the step is too small.
+    is_blind = squared <= 0
+    weight = jnp.where(is_blind, 0, jnp.exp(-0.5 * (jnp.log(xi) / (6 * _TRUST)) ** 2))
     decay = (_MEMORY - 1) / (_MEMORY + 1)
     error, total = decay * tuning.error + weight * xi, decay * tuning.weight + weight
     factor = jnp.clip((error / jnp.maximum(total, 1e-30)) ** (-1 / 6), _LARGEST_CUT, _LARGEST_GROWTH)
+    factor = jnp.where(is_blind & (total < 1), _LARGEST_GROWTH, factor)
     is_usable = ~outcome.diverged & ~is_far & jnp.isfinite(factor)
     factor = jnp.where(is_usable, factor, jnp.where(is_far & ~outcome.diverged, _LARGEST_GROWTH, _LARGEST_CUT))
     step_size = tuning.step_size * factor
@@ -199,7 +208,7 @@ def _accumulate_all(tuning: Tuning, outcome: Outcome, is_last: Array, ends_batch
 
 def _change_metric(tuning: Tuning) -> Tuning:
     """The metric of the window that ends; the step size keeps its length, and its mean starts anew."""
-    count = tuning.moments.count
+    count = tuning.moments.num_positions
     log_variance = jnp.log(tuning.moments.sum_squares / jnp.maximum(count - 1, 1))
     share = count / (count + _SMOOTHING)
     log_metric = share * log_variance + (1 - share) * log_variance.mean()
@@ -218,25 +227,25 @@ def _change_metric(tuning: Tuning) -> Tuning:
 
 def _length(tuning: Tuning, batch_length: int) -> Float[Array, ""]:
     """L from the autocorrelation time, in steps: that of batch means over that of draws."""
-    count = tuning.batches.count
+    count = tuning.batches.num_positions
     between = tuning.batches.sum_squares / jnp.maximum(count - 1, 1)
-    within = tuning.moments.sum_squares / jnp.maximum(tuning.moments.count - 1, 1)
+    within = tuning.moments.sum_squares / jnp.maximum(tuning.moments.num_positions - 1, 1)
     times = batch_length * between / within
     root = np.sqrt(times.size)
     length = _AUTOCORRELATIONS * tuning.step_size * jnp.nanmean(jnp.where(jnp.isfinite(times), times, jnp.nan))
     return jnp.where(jnp.isfinite(length), jnp.clip(length, _BOUNDS[0] * root, _BOUNDS[1] * root), tuning.L)
 
 
-def _no_moments(position: Float[Array, " dim"]) -> Welford:
-    return Welford(jnp.zeros_like(position), jnp.zeros_like(position), jnp.zeros((), position.dtype))
+def _no_moments(position: Float[Array, " dim"]) -> Moments:
+    return Moments(jnp.zeros_like(position), jnp.zeros_like(position), jnp.zeros((), position.dtype))
 
 
-def _accumulate(moments: Welford, value: Float[Array, " dim"]) -> Welford:
-    count = moments.count + 1
+def _accumulate(moments: Moments, value: Float[Array, " dim"]) -> Moments:
+    count = moments.num_positions + 1
     deviation = value - moments.mean
     mean = moments.mean + deviation / count
-    return Welford(mean, moments.sum_squares + deviation * (value - mean), count)
+    return Moments(mean, moments.sum_squares + deviation * (value - mean), count)
 
 
-def _select(condition: Array, yes: Welford, no: Welford) -> Welford:
-    return Welford(*(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+def _select(condition: Array, yes: Moments, no: Moments) -> Moments:
+    return Moments(*(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))

@@ -5,11 +5,11 @@ r"""The metric of a Hamiltonian kernel: an inverse mass matrix $M^{-1}$ estimate
 | ``gradient`` | diagonal, $\sqrt{\mathrm{var}\, q_i / \mathrm{var}\, \partial_i \log\pi}$ |
 | ``diagonal`` | diagonal, $\mathrm{var}\, q_i$, shrunk towards a small constant |
 | ``dense`` | $\mathrm{cov}\, q$, shrunk likewise |
-| ``low_rank`` | the first with at most 10 further directions, $\Sigma^{1/2} (I + U (\Lambda - I) U^\top) \Sigma^{1/2}$ |
+| ``low_rank`` | $\Sigma (I + U (\Lambda - I) U^\top) \Sigma$, with $\Sigma^2$ the first and 10 directions $U$ |
 
 The first is the diagonal matrix of least Fisher divergence between the target and $N(m, M^{-1})$: for a Gaussian
-$\mathrm{var}\, q$ is an upper limit of what a coordinate moves at given others and $1 / \mathrm{var}\, \partial \log\pi$
-a lower one, and this is their geometric mean. The last is its like of low rank. All sums are arrays in the kernel's
+$\mathrm{var}\, q_i$ is a coordinate's marginal variance and $1 / \mathrm{var}\, \partial_i \log\pi$ its variance given
+the others, and this is their geometric mean. The last is its like of low rank. All sums are arrays in the kernel's
 State; variances follow Welford's recursion, since the plain sum of squares fails in float32.
 
 References:
@@ -42,7 +42,7 @@ class Welford(NamedTuple):
 
     mean: Float[Array, " dim"]
     sum_squares: Float[Array, " dim"] | Float[Array, "dim dim"]
-    count: Float[Array, ""]
+    num_draws: Float[Array, ""]
 
 
 class Draws(NamedTuple):
@@ -50,7 +50,7 @@ class Draws(NamedTuple):
 
     positions: Float[Array, "kept dim"]
     gradients: Float[Array, "kept dim"]
-    count: Float[Array, ""]
+    num_draws: Float[Array, ""]
 
 
 Sums = tuple[Welford, ...] | Draws
@@ -107,9 +107,9 @@ def accumulate(sums: Sums, position: Float[Array, " dim"], gradient: Float[Array
         The sums with it.
     """
     if isinstance(sums, Draws):
-        row = (sums.count % _KEPT_DRAWS).astype(jnp.int32)
+        row = (sums.num_draws % _KEPT_DRAWS).astype(jnp.int32)
         kept = sums.positions.at[row].set(position), sums.gradients.at[row].set(gradient)
-        return Draws(*kept, sums.count + 1)
+        return Draws(*kept, sums.num_draws + 1)
     return tuple(_add(moments, x) for moments, x in zip(sums, (position, gradient), strict=False))
 
 
@@ -126,24 +126,24 @@ def estimate(kind: str, sums: Sums, before: Any) -> Any:
     """
     if isinstance(sums, Draws):
         # A ring that is not full is read around again.
-        rows = jnp.arange(_KEPT_DRAWS) % jnp.clip(sums.count, 1, _KEPT_DRAWS).astype(jnp.int32)
+        rows = jnp.arange(_KEPT_DRAWS) % jnp.clip(sums.num_draws, 1, _KEPT_DRAWS).astype(jnp.int32)
         rank = before.lam.shape[0]
         found = fisher_score_low_rank(sums.positions[rows], sums.gradients[rows], rank)
         is_sound = jnp.isfinite(jnp.concatenate([x.ravel() for x in found])).all() & (found.sigma > _STILL).all()
         return LowRankInverseMassMatrix(*(jnp.where(is_sound, x, y) for x, y in zip(found, before, strict=True)))
-    variances = [moments.sum_squares / jnp.maximum(moments.count - 1, 1) for moments in sums]
+    variances = [moments.sum_squares / jnp.maximum(moments.num_draws - 1, 1) for moments in sums]
     if kind == "gradient":
         position, gradient = (jnp.clip(variance, _SMALLEST, _LARGEST) for variance in variances)
         has_moved = (variances[0] > 0) & (variances[1] > 0)
         return jnp.where(has_moved, jnp.sqrt(position) / jnp.sqrt(gradient), before)
     # Stan's shrinkage, as if by five more draws.
-    share = sums[0].count / (sums[0].count + 5)
+    share = sums[0].num_draws / (sums[0].num_draws + 5)
     prior = 1e-3 * (1 - share)
     return share * variances[0] + (prior * jnp.eye(len(before), dtype=before.dtype) if kind == "dense" else prior)
 
 
 def _add(moments: Welford, x: Float[Array, " dim"]) -> Welford:
-    count = moments.count + 1
+    count = moments.num_draws + 1
     before = x - moments.mean
     mean = moments.mean + before / count
     after = x - mean

@@ -24,13 +24,13 @@ from jax import Array
 from jaxtyping import Int, PRNGKeyArray
 
 from symmetry import Symmetries
-from symmetry.orbit import OrbitTarget
 from symmetry.orbit_derivation import check_moves, orbit_moves
+from symmetry.orbit_units import OrbitTarget
 
 from .hmc import NUTS
 from .kernel import Info, Kernel, Position, Target
+from .ladder import Rung
 from .moving import check_movable, moved
-from .tempering import Rung
 
 
 @jax.tree_util.register_static
@@ -139,6 +139,7 @@ class WithOrbitMoves:
         key_kernel, key_moves = jax.random.split(rng_key)
         state, info = self.kernel.step(key_kernel, state, target, t)
         model = target.target if isinstance(target, Rung) else target
+        model = getattr(model, "shard", model)  # the prior is the same whatever rows a device holds
         moves = orbit_moves(model, self.symmetries)
         if not moves:
             return state, info

@@ -81,10 +81,10 @@ class SGLD(AbstractStochasticGradient):
 class SGHMC(AbstractStochasticGradient):
     r"""Stochastic-gradient Hamiltonian Monte Carlo: underdamped Langevin dynamics with persistent momentum.
 
-    Half a drift, the friction's exact solution $u \leftarrow e^{-\gamma\epsilon} u + \sqrt{T (1 - e^{-2\gamma\epsilon})}
-    \, \xi$, half a drift, and a kick by the one gradient of the step. With all rows the variances of position and
-    momentum are exact on a Gaussian, and the bias is of order $\epsilon^2$ elsewhere; gradients of variance $V$ heat by
-    about $\epsilon V / (2 \gamma)$.
+    Half a drift, the friction's exact solution $u \leftarrow c u + \sqrt{T (1 - c^2)} \, \xi$ with
+    $c = e^{-\gamma\epsilon}$, half a drift, and a kick by the one gradient of the step. With all rows the variances of
+    position and momentum are exact on a Gaussian, and the bias is of order $\epsilon^2$ elsewhere; gradients of
+    variance $V$ heat by about $\epsilon V / (2 \gamma)$.
 
     Args:
         step_size: $\epsilon$, a time: below twice the smallest standard deviation of the (preconditioned) posterior.

@@ -172,8 +172,8 @@ def shard_rows(posterior: Sampled, num_shards: int) -> ShardedTarget:
     """
     if not isinstance(posterior, Rows):
         raise ValueError(
-            f"A mesh with a data axis needs a posterior with rows, such as bnn_models.Posterior, got {posterior!r}; "
-            "leave the data whole: mesh=(chains, 1)."
+            "A mesh with a data axis needs a posterior with rows, such as bnn_models.Posterior, got a "
+            f"{type(posterior).__name__}; leave the data whole: mesh=(chains, 1)."
         )
     num_rows = posterior.num_rows
     if num_rows < num_shards:

@@ -15,7 +15,6 @@ References:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,7 @@ from .hmc import NUTS
 from .kernel import Info, Kernel, MinibatchTarget, Position, TemperedTarget
 from .ladder import (
     Counts,
+    Rung,
     Trips,
     acceptance_log,
     equal_rejections,
@@ -62,45 +62,6 @@ class TemperingState(NamedTuple):
     betas: Float[Array, " rung"]
     counts: Counts
     trips: Trips
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=("target", "beta"), meta_fields=())
-@dataclass(frozen=True)
-class Rung:
-    r"""The target of one rung: $\log\pi_0 + \beta \log L$.
-
-    Attributes:
-        target: the posterior.
-        beta: inverse temperature.
-    """
-
-    target: Any
-    beta: Float[Array, ""]
-
-    def logdensity(self, position: Position) -> Float[Array, ""]:
-        """Log density of one position."""
-        # At the prior the likelihood is not even looked at: there it can be minus infinity.
-        return self.target.logprior(position) + jax.lax.cond(
-            self.beta > 0, lambda: self.beta * self.target.loglikelihood(position), lambda: jnp.zeros_like(self.beta)
-        )
-
-    def logprior(self, position: Position) -> Float[Array, ""]:
-        """Log prior of one position."""
-        return self.target.logprior(position)
-
-    def loglikelihood(self, position: Position) -> Float[Array, ""]:
-        """Log likelihood of one position, tempered."""
-        return self.beta * self.target.loglikelihood(position)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of data."""
-        return self.target.num_rows
-
-    def logdensity_estimate(self, rng_key: PRNGKeyArray, position: Position, batch_size: int) -> Float[Array, ""]:
-        """Unbiased estimate of the log density."""
-        estimate = self.target.logdensity_estimate(rng_key, position, batch_size)
-        return (1 - self.beta) * self.target.logprior(position) + self.beta * estimate
 
 
 @jax.tree_util.register_static

@@ -7,8 +7,7 @@ $$ e(l) = \frac{1}{l}\, \mathbb{E}\big[ w_l\, (q_l - q_0)^\top M (q_l - q_0) \bi
 
 Each step of warm-up records it at lengths that grow geometrically, averaged over the lengths that jitter would mix, and
 sets out for lengths around the one where it is largest, long enough to see past it: the length doubles in a few steps
-where it is too short, and nothing is compiled anew. It needs no mean, no variance and no other chain, and it settles
-within some ten steps.
+where it is too short, and nothing is compiled anew. It needs no mean, no variance and no other chain.
 
 The best length for moving the weights is not the best one for what they are used for. Along the flow of a Gaussian of
 unit frequency a coordinate's correlation falls like $\cos t$, that of its square like $\cos^2 t$: $e$ is largest at
@@ -29,12 +28,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import hmc, integrators, proposal
+from blackjax.mcmc import hmc, proposal
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 FRACTION = 0.5
-"""The length kept, relative to the one of largest squared jumps per leapfrog."""
+"""The length kept, relative to the one of largest squared jumps per leapfrog: the ratio of the two times."""
 
 # Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
 # grow beyond what longer trajectories bear, and none of them would be found any good.
@@ -143,44 +142,53 @@ def recorded_proposal(
     """
 
     def build(
-        integrator: Callable[..., Any],
-        kinetic_energy: Callable[..., Any],
-        step_size: Array,
-        num_integration_steps: Array,
-        divergence_threshold: float,
+        integrator: Callable[..., Any], kinetic_energy: Callable[..., Any], step_size: Any, count: Any, threshold: float
     ) -> Callable[..., Any]:
-        def energy(state: integrators.IntegratorState) -> Array:
+        def energy(state: Any) -> Any:
             return kinetic_energy(state.momentum) - state.logdensity
 
-        def generate(rng_key: PRNGKeyArray, begin: integrators.IntegratorState) -> tuple[Any, Any, None]:
-            def go_on(k: Array, carry: tuple[Any, Curve]) -> tuple[Any, Curve]:
-                state, curve = carry
-                stops = jnp.minimum(jnp.asarray(np.r_[0, lengths], jnp.int32), num_integration_steps)
-                count = jnp.where(is_recording, stops[k + 1] - stops[k], num_integration_steps)
-                state = jax.lax.fori_loop(0, count, lambda _, s: integrator(s, step_size), state)
-                gain = proposal.safe_energy_diff(begin_energy, energy(state))
-                jump = jnp.minimum(jnp.exp(gain), 1) * distance(state.position - begin.position)
-                is_reached = is_recording & (jnp.asarray(lengths)[k] <= num_integration_steps)
-                return state, Curve(
-                    curve.jumps.at[k].set(jnp.where(is_reached & jnp.isfinite(jump), jump, 0)),
-                    curve.reached.at[k].set(is_reached),
-                )
+        def generate(rng_key: PRNGKeyArray, begin: Any) -> tuple[Any, Any, None]:
+            def leapfrogs(number: Array, state: Any) -> Any:
+                return jax.lax.fori_loop(0, number, lambda _, state: integrator(state, step_size), state)
 
-            begin_energy = energy(begin)
-            zeros = jnp.zeros(len(lengths), begin.position.dtype)
-            num_stops = jnp.where(is_recording, jnp.searchsorted(lengths, num_integration_steps) + 1, 1)
-            end, curve = jax.lax.fori_loop(0, num_stops, go_on, (begin, Curve(zeros, zeros)))
+            def jump(state: Any) -> Array:
+                gain = proposal.safe_energy_diff(energy(begin), energy(state))
+                return jnp.minimum(jnp.exp(gain), 1) * distance(state.position - begin.position)
+
+            end, curve = _follow(begin, leapfrogs, jump, lengths, count, is_recording)
             end = hmc.flip_momentum(end)
-            end_energy = energy(end)
-            gain = proposal.safe_energy_diff(begin_energy, end_energy)
+            gain: Any = proposal.safe_energy_diff(energy(begin), energy(end))
             chosen, (is_accepted, acceptance_rate, _) = proposal.static_binomial_sampling(rng_key, gain, begin, end)
-            is_divergent = -gain > divergence_threshold
-            info = (begin.momentum, acceptance_rate, is_accepted, is_divergent, end_energy, end, num_integration_steps)
-            return chosen, (hmc.HMCInfo(*info), curve), None
+            more: Any = (acceptance_rate, is_accepted, -gain > threshold, energy(end), end, count)
+            return chosen, (hmc.HMCInfo(begin.momentum, *more), curve), None
 
         return generate
 
     return build
+
+
+def _follow(
+    begin: Any,
+    leapfrogs: Callable[[Array, Any], Any],
+    jump: Callable[[Any], Array],
+    lengths: np.ndarray,
+    count: Array,
+    is_recording: Array,
+) -> tuple[Any, Curve]:
+    """The trajectory's end, and its curve; without recording it is one stretch."""
+    stops = jnp.minimum(jnp.asarray(np.r_[0, lengths], jnp.int32), count)
+
+    def go_on(k: Array, carry: tuple[Any, Curve]) -> tuple[Any, Curve]:
+        state, curve = carry
+        state = leapfrogs(jnp.where(is_recording, stops[k + 1] - stops[k], count), state)
+        is_reached = is_recording & (jnp.asarray(lengths)[k] <= count)
+        jumped = jump(state)
+        jumps = curve.jumps.at[k].set(jnp.where(is_reached & jnp.isfinite(jumped), jumped, 0))
+        return state, Curve(jumps, curve.reached.at[k].set(is_reached))
+
+    zeros = jnp.zeros(len(lengths), begin.position.dtype)
+    num_stretches = jnp.where(is_recording, jnp.searchsorted(jnp.asarray(lengths), count) + 1, 1)
+    return jax.lax.fori_loop(0, num_stretches, go_on, (begin, Curve(zeros, zeros)))
 
 
 def best_length(

@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 NAMES = (
-    "nuts", "hmc", "mala", "ghmc", "mclmc", "adjustedmclmc", "sgld", "sghmc", "sgnht", "sgd", "subsampledhmc",
+    "nuts", "hmc", "mala", "ghmc", "chees", "mclmc", "adjustedmclmc", "sgld", "sghmc", "sgnht", "sgd", "subsampledhmc",
     "paralleltempering",
 )  # fmt: skip
 """What --kernel takes: the kernels of `inference` in lower case; orbit moves are a flag, for they need symmetries."""

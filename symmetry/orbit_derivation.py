@@ -20,18 +20,9 @@ from jax import Array
 
 from .factor import Factor
 from .group import SymmetryGroup
-from .orbit import (
-    LayerMove,
-    OrbitMoves,
-    OrbitTarget,
-    PrecisionSite,
-    UnitMove,
-    Values,
-    layer_masses,
-    prior_along_units,
-    unit_masses,
-    unit_volume,
-)
+from .orbit import OrbitMoves, UnitMove
+from .orbit_layers import LayerMove, PrecisionSite, layer_masses
+from .orbit_units import OrbitTarget, Values, prior_along_units, unit_masses, unit_volume
 from .precisions import agree, find_precisions
 from .symmetries import Symmetries
 

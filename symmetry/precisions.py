@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .orbit import OrbitTarget, PrecisionSite, Values
+from .orbit_layers import PrecisionSite
+from .orbit_units import OrbitTarget, Values
 
 # Relative differences up to this count as rounding: everything here is computed in float64.
 _ROUNDING = 1e-8
@@ -26,9 +27,7 @@ Members = dict[str, np.ndarray]
 """By site of weights, the flat number of the precision of each weight; -1 for none."""
 
 
-def find_precisions(
-    target: Any, excluded: Collection[str], points: Sequence[dict[str, Array]]
-) -> list[PrecisionSite]:
+def find_precisions(target: Any, excluded: Collection[str], points: Sequence[dict[str, Array]]) -> list[PrecisionSite]:
     """The sites of gamma precisions that share no weight with another one and that the likelihood does not look at.
 
     Args:
@@ -67,7 +66,8 @@ def _precision_site(target: OrbitTarget, site: str, points: Sequence[dict[str, A
     known = [law for law in laws if law is not None]
     if len(known) < len(laws) or not all(agree(law, known[0]) for law in known):
         return None
-    return PrecisionSite(site, *known[0], counts, members)
+    concentration, rate = known[0]
+    return PrecisionSite(site, concentration, rate, counts, members)
 
 
 def _members(target: OrbitTarget, site: str, weights: Values) -> Members | None:
@@ -140,7 +140,8 @@ def _likelihood_slope(target: OrbitTarget, site: str, weights: Values) -> Array:
 
 def _shifted(weights: Values, site: str, shift: Array) -> dict[str, Array]:
     """A site multiplied by ``exp(shift)``, entry by entry."""
-    return dict(weights) | {site: weights[site] * jnp.exp(shift.reshape(weights[site].shape))}
+    moved = {name: jnp.asarray(value) for name, value in weights.items()}
+    return moved | {site: moved[site] * jnp.exp(shift.reshape(moved[site].shape))}
 
 
 def _share_weights(one: PrecisionSite, other: PrecisionSite) -> bool:

@@ -3,6 +3,7 @@
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def test_function_of_a_peers_draws_is_the_librarys(benchmark, exchanged, tmp_pat
 def test_held_out_rows_are_the_first_of_the_permutation_and_standardised_by_the_others(exchanged):
     from sklearn.datasets import load_digits
 
-    table = load_digits()
+    table: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(table.data))
     test, train = order[:50], order[50:]
     scale = table.data[train].std(0)

@@ -155,7 +155,7 @@ def test_a_few_rows_are_those_of_all(posterior):
     assert taken.logprior(position) == pytest.approx(float(posterior.logprior(position)), rel=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [3, 4])
+@pytest.mark.parametrize("batch_size", [4, pytest.param(3, marks=pytest.mark.slow)])
 def test_estimate_over_a_partition_averages_to_the_density(posterior, batch_size, monkeypatch):
     """Batches that together hold each row once: the mean of the estimates is the density, to rounding."""
     position = position_of(posterior)
@@ -168,7 +168,7 @@ def test_estimate_over_a_partition_averages_to_the_density(posterior, batch_size
     assert estimates.mean() == pytest.approx(float(posterior.logdensity(position)), rel=1e-5)
 
 
-def test_each_row_is_drawn_as_often(posterior):
+def test_each_row_is_drawn_as_often():
     keys = jax.random.split(jax.random.key(0), 4000)
     drawn = jax.vmap(lambda key: draw_rows(key, N, 4))(keys)
     assert (np.diff(np.sort(drawn, axis=1)) > 0).all()
@@ -184,7 +184,8 @@ def test_small_batches_of_many_rows_are_drawn_with_replacement():
     assert ((counts - 40) ** 2 / 40).sum() == pytest.approx(999, abs=5 * np.sqrt(2 * 999))
 
 
-def test_a_batch_of_all_rows_is_the_density_and_its_gradient(posterior):
+def test_a_batch_of_all_rows_is_the_density_and_its_gradient():
+    posterior = Posterior(LINEAR, X, Y)
     position = position_of(posterior)
     estimate = jax.grad(lambda z: posterior.logdensity_estimate(jax.random.key(0), z, N))(position)
     exact = jax.grad(posterior.logdensity)(position)

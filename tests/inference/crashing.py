@@ -1,7 +1,7 @@
 """A small run that dies at a chosen point: in its own process by SIGKILL, or by an exception where it is called.
 
-`python crashing.py RUN KERNEL POINT WHEN` begins the run, or goes on with it where there is one; as one of two processes
-with two virtual devices each, if `joined` says so.
+`python crashing.py RUN KERNEL POINT WHEN` begins the run, or goes on with it where there is one; as one of two
+processes with two virtual devices each, if `joined` says so.
 """
 
 import os

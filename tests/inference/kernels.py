@@ -8,6 +8,7 @@ from inference import (
     MALA,
     MCLMC,
     NUTS,
+    SGD,
     SGHMC,
     SGLD,
     SGNHT,
@@ -25,6 +26,7 @@ KERNELS: dict[str, Any] = {
     "adjusted mclmc": AdjustedMCLMC(num_warmup=40),
     "sghmc": SGHMC(num_warmup=40, step_size=0.1, preconditioner=RMSprop()),
     "sgld": SGLD(num_warmup=40, step_size=0.02, schedule=Cyclical(num_steps=20), preconditioner=RMSprop()),
+    "sgd": SGD(num_warmup=40, step_size=0.05),
     "sgnht": SGNHT(num_warmup=40, step_size=0.1, num_integration_steps=2),
     "tempering": ParallelTempering(kernel=HMC(num_warmup=40, num_integration_steps=3), num_rungs=3),
     "orbit moves": WithOrbitMoves(

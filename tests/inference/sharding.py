@@ -118,7 +118,8 @@ def positions(executor, kernel, posterior, *, target=None, num_steps=NUM_STEPS):
 def reference(kernel, posterior, num_steps=NUM_STEPS):
     """The same of all chains, by `vmap` alone: no mesh, no shards."""
     keys, initial = starts(posterior)
-    state = jax.vmap(Start(kernel), in_axes=(0, None))((keys, initial), posterior)
+    placed = jax.tree.map(jnp.asarray, initial)
+    state = jax.vmap(Start(kernel), in_axes=(0, None))((keys, placed), posterior)
     advance = jax.jit(jax.vmap(Advance(kernel, num_steps), in_axes=(0, None)))
     _, (rows, _) = advance((keys, state), (posterior, np.int32(0), np.int32(num_steps)))
     return np.concatenate([np.asarray(x).reshape(*x.shape[:2], -1) for x in rows.values()], axis=-1)

@@ -53,7 +53,7 @@ def test_both_finish(ended):
     assert ended["out"] == ["finished\n", "finished\n"], ended["err"]
 
 
-@pytest.mark.parametrize(("name", "groups"), [("shards", 2), ("chains", 2), ("threads", 8)])
+@pytest.mark.parametrize(("name", "groups"), [("shards", 2), ("threads", 8)])
 def test_draws_are_those_of_one_process_and_each_chain_is_written_once(ended, name, groups):
     draws, manifest = read_run(ended["folder"] / name)
     expected = np.load(ended["folder"] / "reference.npy")

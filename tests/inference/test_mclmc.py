@@ -67,7 +67,7 @@ def mean_and_error(values):
     return by_chain.mean(0), by_chain.std(0, ddof=1) / np.sqrt(len(by_chain))
 
 
-SCALES = np.logspace(-3, 3, DIM)
+SCALES = np.logspace(-2, 1, DIM)
 EASY = {
     "unit": (Gaussian.of(), 1.0, 30.0),
     "far tail": (Gaussian.of(), 1.0, 300.0),

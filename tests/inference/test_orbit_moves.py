@@ -93,6 +93,7 @@ def test_a_moved_state_is_the_one_of_the_new_position():
         np.testing.assert_array_equal(state.position["x"], second["x"])
 
 
+@pytest.mark.slow
 def test_moves_and_tempering_go_together(posterior, symmetries):
     kernel = HMC(num_warmup=60, num_integration_steps=4)
     for both in (

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from kernels import KERNELS
+from sharding import network_posterior
+from targets import Gaussian
 
 from inference.shards import shard_rows
 
@@ -24,35 +26,23 @@ def run(*parts, timeout=600):
 
 
 @pytest.fixture(scope="module")
-def results():
-    return run("derivatives", "controls")
+def controls():
+    return run("controls")["controls"]
 
 
-def test_derivatives_are_those_of_the_whole_posterior(results):
-    """Of all orders that JAX can take here; the one that it cannot take, it refuses."""
-    refusal = results["derivatives"].pop("refusal")
-    assert "forward-mode" in refusal
-    assert set(results["derivatives"]) == {"reverse", "forward", "twice"}
-    assert max(results["derivatives"].values()) < 1e-12
-
-
-def test_draws_are_those_of_one_device_and_a_plain_psum_gives_others(results):
-    controls = results["controls"]
+def test_draws_are_those_of_one_device_and_a_plain_psum_gives_others(controls):
     assert controls["right"] < 1e-6
     assert controls["one row"] < 1e-6
     assert controls["wrong"] > 1e-2
 
 
-def test_a_wrong_gradient_is_refused_when_sampling_starts(results):
-    controls = results["controls"]
+def test_a_wrong_gradient_is_refused_when_sampling_starts(controls):
     assert controls["accepted"] is None
     assert controls["whole"] is None
     assert "summed over 4 shards of the data is not that of the whole data" in controls["refused"]
 
 
 def test_rows_are_dealt_out_evenly_and_filled_up_with_rows_of_their_own():
-    from sharding import network_posterior
-
     posterior = network_posterior(10)
     target = shard_rows(posterior, 4)
     assert target.is_row.tolist() == [True] * 6 + [True, True, False] * 2
@@ -64,13 +54,19 @@ def test_rows_are_dealt_out_evenly_and_filled_up_with_rows_of_their_own():
 
 
 def test_posteriors_whose_rows_cannot_be_dealt_out_are_refused():
-    from sharding import network_posterior
-    from targets import Gaussian
-
     with pytest.raises(ValueError, match=r"3 rows of data cannot be dealt out over a data axis of 4; .* at most 3"):
         shard_rows(network_posterior(3), 4)
     with pytest.raises(ValueError, match=r"needs a posterior with rows.* mesh=\(chains, 1\)"):
         shard_rows(Gaussian.example(3), 2)
+
+
+@pytest.mark.slow
+def test_derivatives_are_those_of_the_whole_posterior():
+    """Of all orders that JAX can take here; the one that it cannot take, it refuses."""
+    derivatives = run("derivatives")["derivatives"]
+    assert "forward-mode" in derivatives.pop("refusal")
+    assert set(derivatives) == {"reverse", "forward", "twice"}
+    assert max(derivatives.values()) < 1e-12
 
 
 @pytest.mark.slow

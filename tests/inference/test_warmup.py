@@ -97,7 +97,7 @@ def test_a_window_starts_the_sums_anew_and_puts_its_metric_in_force():
     used = slice(schedule.first, schedule.ends[0] + 1)
     expected = np.sqrt(positions[used].var(axis=0) / gradients[used].var(axis=0))
     np.testing.assert_allclose(adaptation.inverse_mass_matrix, expected, rtol=1e-4)
-    assert float(adaptation.sums[0].count) == 0
+    assert float(adaptation.sums[0].num_draws) == 0
 
 
 @pytest.mark.parametrize("wanted", [0.6, 0.8, 0.95])
