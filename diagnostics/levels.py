@@ -75,7 +75,7 @@ def check_tree(tree: object) -> None:
 
 def count_draws(tree: xr.DataTree) -> int:
     """Draws a chain; where weights are thinned, the other groups have them all."""
-    return max(tree[group].sizes["draw"] for group in ("posterior", "invariants") if group in tree.children)
+    return max(tree[group].sizes.get("draw", 0) for group in ("posterior", "invariants") if group in tree.children)
 
 
 def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:

@@ -80,6 +80,7 @@ def test_they_are_dropped_where_they_are_too_large(run, monkeypatch):
     posterior = run[0].posterior
     monkeypatch.setattr(programs, "_KEPT_BYTES", 2 * 100 * 8 * 4)
     settings = {"num_chains": 2, "num_draws": 100, "rng_key": jax.random.key(0), "progress": False}
-    draws = sample(posterior, NUTS(num_warmup=100), **settings)
+    with pytest.warns(UserWarning, match="would take .* is not kept"):
+        draws = sample(posterior, NUTS(num_warmup=100), **settings)
     assert draws.deterministic == {}
     assert set(to_datatree(draws)["posterior"].data_vars) == {"mu", "tau", "theta_decentered"}

@@ -38,7 +38,7 @@ def kill_after_three_blocks(run):
     """Process 1 kills itself, at no point in particular."""
 
     def wait():
-        while not (run / "group-0001" / "state-000002.npz").exists():
+        while not (run / "group-0001" / "block-000003.npz").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), 9)
 

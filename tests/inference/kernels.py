@@ -17,6 +17,7 @@ from inference import (
     Cyclical,
     ParallelTempering,
     RMSprop,
+    SubsampledHMC,
     WithOrbitMoves,
 )
 from symmetry import Symmetries, SymmetryGroup
@@ -26,7 +27,9 @@ KERNELS: dict[str, Any] = {
     "adjusted mclmc": AdjustedMCLMC(num_warmup=40),
     "sghmc": SGHMC(num_warmup=40, step_size=0.1, preconditioner=RMSprop()),
     "sgld": SGLD(num_warmup=40, step_size=0.02, schedule=Cyclical(num_steps=20), preconditioner=RMSprop()),
-    "sgd": SGD(num_warmup=40, step_size=0.05),
+    "sgd": SGD(num_warmup=40, step_size=0.05, batch_size=2),
+    "sgld, batches": SGLD(num_warmup=40, step_size=0.02, batch_size=3),
+    "subsampled hmc": SubsampledHMC(num_warmup=40, step_size=0.1, num_integration_steps=3, batch_size=2),
     "sgnht": SGNHT(num_warmup=40, step_size=0.1, num_integration_steps=2),
     "tempering": ParallelTempering(kernel=HMC(num_warmup=40, num_integration_steps=3), num_rungs=3),
     "orbit moves": WithOrbitMoves(

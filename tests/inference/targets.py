@@ -51,6 +51,16 @@ class Gaussian:
         deviation = position["x"] - self.mean
         return -0.5 * deviation @ self.precision @ deviation
 
+    @property
+    def num_rows(self) -> int:
+        return 4
+
+    def logdensity_estimate(self, rng_key, position, batch_size):
+        """As if the log likelihood were made of four rows, of a tenth to four tenths of it."""
+        rows = jax.random.permutation(rng_key, 4)[:batch_size]
+        shares = jnp.array([0.1, 0.2, 0.3, 0.4])[rows].sum() * 4 / batch_size
+        return self.logprior(position) + shares * self.loglikelihood(position)
+
     def pointwise_loglikelihood(self, position):
         return {"y": -0.5 * (position["x"] - self.mean) ** 2}
 

@@ -47,6 +47,7 @@ def z_scores(first, second):
         yield abs(draws[0].mean() - draws[1].mean()) / np.hypot(*errors)
 
 
+@pytest.mark.slow
 def test_draws_are_those_of_the_kernel_alone(posterior, symmetries):
     kernel = HMC(num_warmup=400, num_integration_steps=12)
     settings = {"num_chains": 4, "num_draws": 3000, "progress": False}

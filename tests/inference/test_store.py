@@ -166,7 +166,7 @@ def test_stopped_run_is_readable(tmp_path, how):
     program = ENDLESS.format(here=str(Path(__file__).parent))
     process = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while not all((folder / f"group-{g:04d}" / "state-000003.npz").exists() for g in range(3)):
+    while not all((folder / f"group-{g:04d}" / "block-000004.npz").exists() for g in range(3)):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import arviz as az
@@ -114,7 +112,7 @@ BAD = {
         "expected NAME=VALUE after --set",
     ),
     "impossible setting": (
-        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--set", "step_size=-1"],
+        ["sample", "regression.py", "--data", "xy.npz", "-o", "run", "--set", "step_size=-1.0"],
         "step_size must be a number strictly between",
     ),
     "half of several processes": (
@@ -206,9 +204,7 @@ def test_a_whole_number_among_the_data_is_a_size(folder: Path, capsys: pytest.Ca
     assert "S_3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["sing"], ["diagnose"], ["sample", "regression.py"], ["demo", "--seed", "1" + 20 * "0"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["diagnose"], ["demo", "--seed", "1" + 20 * "0"]])
 def test_bad_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
@@ -304,8 +300,11 @@ def test_a_run_stopped_from_the_shell_goes_on(how: str, folder: Path) -> None:
     """As a user would: `timeout -s INT` or `-s KILL`, then --resume."""
     command = [sys.executable, "-m", "manymodes", "sample"]
     model = ["regression.py", "--data", "xy.npz", "-o", "run"]
-    begin = [*command, *model, "--draws", "5000000", "--warmup", "100", "--thin", "1"]
-    process = subprocess.run(["timeout", "-s", how, "20", *begin], check=False, capture_output=True, text=True)
+    # Trajectories so long that a second has some hundred draws.
+    begin = [*command, *model, "--draws", "500000", "--warmup", "20", "--kernel", "hmc", "--steps", "2000"]
+    process = subprocess.run(
+        ["timeout", "--preserve-status", "-s", how, "15", *begin], check=False, capture_output=True, text=True
+    )
     assert process.returncode in ((1,) if how == "INT" else (137, -9)), process.stderr
     draws, manifest = inference.read_run("run")
     assert draws.num_draws > 0
@@ -314,25 +313,11 @@ def test_a_run_stopped_from_the_shell_goes_on(how: str, folder: Path) -> None:
         assert "stopping when the running blocks have ended" in process.stderr
         assert "manymodes sample --resume run" in process.stderr
     # Short enough to end: as if so many draws had been wanted from the start.
-    wanted = draws.num_draws + 500
+    wanted = draws.num_draws + 50
     (folder / "run" / "manifest.json").write_text(json.dumps(manifest | {"num_draws": wanted}))
     resumed = subprocess.run([*command, "--resume", "run"], check=False, capture_output=True, text=True)
     assert resumed.returncode in (0, 1), resumed.stderr
     again = inference.read_run("run")[0]
     assert not again.interrupted
     np.testing.assert_array_equal(again.weights["slope"][:, : draws.num_draws], draws.weights["slope"])
-
-
-def test_an_interrupted_run_is_readable(folder: Path) -> None:
-    command = [sys.executable, "-m", "manymodes", "sample", "mixture.py", "--data", "y.npz", "-o", "run"]
-    process = subprocess.Popen([*command, "--draws", "5000000", "--warmup", "100"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(list((folder / "run").glob("*/state-000003.npz"))) < 4 and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=120)
-    assert process.returncode == 1, complaint
-    assert "of 5000000 draws a chain were kept" in complaint
-    assert main(["diagnose", "run"]) in (0, 1)
     assert main(["summary", "run"]) == 0

@@ -204,6 +204,7 @@ def leapfrogs(target, position, key_momentum, key_accept, step_size=0.05):
     return unravel(jnp.where(accepted, x, flat))
 
 
+@pytest.mark.slow
 def test_layer_moves_leave_the_joint_as_it_is():
     assert geweke_p() > 0.01
 
