@@ -209,6 +209,7 @@ def test_layer_moves_leave_the_joint_as_it_is():
     assert geweke_p() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -224,6 +225,7 @@ def test_wrong_layer_moves_do_not(monkeypatch, name, wrong):
     assert geweke_p() < 1e-4
 
 
+@pytest.mark.slow
 def test_moves_leave_the_likelihood_as_it_is():
     for posterior, symmetries in (network(priors.laplace(0.7), (2, 3, 2)), hierarchical()):
         weights = prior_draws(posterior, 3, 50)

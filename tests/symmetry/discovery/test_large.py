@@ -73,6 +73,7 @@ def gpt(layers, heads, width):
     )
 
 
+@pytest.mark.slow
 def test_resnet_50(architectures):
     group = read_off(architectures.resnet50())
     found = count(group)
@@ -84,6 +85,7 @@ def test_resnet_50(architectures):
     assert sum(number for (kind, *_), number in found.items() if kind == "scale") == 53 + 37
 
 
+@pytest.mark.slow
 def test_gpt_2_small(architectures):
     group = read_off(architectures.gpt2())
     assert count(group) == gpt(layers=12, heads=12, width=768)
