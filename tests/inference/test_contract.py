@@ -20,7 +20,14 @@ from inference.settings import describe_kernel, kernel_from
 KEY = jax.random.key(3)
 LONGEST = 60
 
-parametrize_kernels = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.keys())
+VARIANTS = ("hmc, geometric, dense", "nuts, low-rank", "sgld, batches", "orbit moves", "adjusted mclmc", "sgd", "mala")
+"""Left to `make test-all`: their classes share most of their code with another's."""
+
+parametrize_kernels = pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(kernel, marks=[pytest.mark.slow] * (name in VARIANTS)) for name, kernel in KERNELS.items()],
+    ids=KERNELS.keys(),
+)
 
 
 @functools.cache

@@ -60,7 +60,7 @@ def assert_moments(draws, mean, covariance):
             assert_mean((draws[..., i] - mean[i]) * (draws[..., j] - mean[j]), covariance[i, j])
 
 
-@over_kernels("nuts", "hmc", "mala", "ghmc", "chees")
+@over_kernels("nuts", "hmc", "chees")
 def test_correlated_gaussian(name):
     target = Gaussian.example(4)
     draws = draw(target, name, 1500, 2)
@@ -76,7 +76,7 @@ def test_a_wrong_variance_is_noticed():
         assert_mean(draws**2, 1.0)
 
 
-@over_kernels("nuts", "ghmc")
+@over_kernels("nuts")
 def test_kinetic_energy_is_half_the_dimension(name):
     """The energy less the potential is the kinetic energy of a Gaussian momentum."""
     statistics = draw(Gaussian.example(4), name, 1500, 2).sample_stats

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROCESS = """
 import os, sys
 os.environ |= {{"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_ENABLE_X64": "1"}}
@@ -53,6 +55,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_mesh_of_virtual_devices_gives_the_threads_draws(tmp_path):
     """In a process of its own: the number of devices is fixed when JAX starts."""
     program = PROCESS.format(here=str(Path(__file__).parent))

@@ -23,7 +23,12 @@ KERNELS = {
 ARVIZ = {"lp", "acceptance_rate", "step_size", "n_steps", "diverging", "energy"}
 KEY = jax.random.key(3)
 
-parametrize_kernels = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.keys())
+QUICK = ("length found", "nuts")
+parametrize_kernels = pytest.mark.parametrize(
+    "kernel",
+    [pytest.param(kernel, marks=[pytest.mark.slow] * (name not in QUICK)) for name, kernel in KERNELS.items()],
+    ids=KERNELS.keys(),
+)
 
 
 @functools.cache
@@ -197,7 +202,7 @@ def test_bad_settings_of_one_kernel_are_refused(build, settings, message):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("build", [HMC, NUTS])
+@pytest.mark.parametrize("build", [HMC, pytest.param(NUTS, marks=pytest.mark.slow)])
 def test_every_metric_serves_hmc_and_nuts(build, metric):
     """With four times the spread in one direction the metric widens its steps there."""
     kernel = build(num_warmup=60, metric=metric)

@@ -64,6 +64,7 @@ def test_draws_are_those_of_the_kernel_alone(posterior, symmetries):
         assert max(z_scores(quantity(alone.weights), quantity(both.weights))) < 4
 
 
+@pytest.mark.slow
 def test_a_step_ends_at_the_moved_position_with_its_density(posterior, symmetries):
     kernel = WithOrbitMoves(kernel=NUTS(num_warmup=20), symmetries=symmetries)
     position = jax.tree.map(lambda x: x[0], posterior.initial(KEY, 1))

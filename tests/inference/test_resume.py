@@ -58,8 +58,14 @@ def die(folder, kernel, point, when, monkeypatch):
 
 
 @pytest.mark.parametrize("when", [4, 20], ids=["inside warm-up", "after it"])
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("kernel", STUDIED)
+@pytest.mark.parametrize(
+    ("kernel", "point"),
+    [
+        pytest.param(kernel, point, marks=[pytest.mark.slow] * (kernel != STUDIED[0] and point != POINTS[2]))
+        for kernel in STUDIED
+        for point in POINTS
+    ],
+)
 def test_resumed_draws_are_the_uninterrupted_ones(kernel, point, when, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     die(folder, kernel, point, when, monkeypatch)
@@ -218,6 +224,7 @@ def spawn(folder, kernel, point="none", when=0):
     return subprocess.Popen([sys.executable, SCRIPT, folder, kernel, point, str(when)], stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [STUDIED[0], *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIED[1:])])
 def test_kills_at_each_point_in_a_row(kernel, tmp_path):
     """One run, killed inside warm-up and after it at every point in turn, and begun again each time."""

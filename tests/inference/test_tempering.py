@@ -202,6 +202,7 @@ def test_wrong_sign_of_the_exchange_is_caught(monkeypatch):
     assert not abs(z_evidence) < 6
 
 
+@pytest.mark.slow
 def test_rungs_step_alike_one_by_one_and_at_once(monkeypatch):
     target = Gaussian.example(3)
     kernel = ParallelTempering(kernel=HMC(num_warmup=10, num_integration_steps=3), num_rungs=4)

@@ -295,7 +295,7 @@ def test_a_finished_run_goes_on_from_anywhere(
     assert main(["diagnose", "../run"]) in (0, 1)
 
 
-@pytest.mark.parametrize("how", ["INT", "KILL"])
+@pytest.mark.parametrize("how", ["INT", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_a_run_stopped_from_the_shell_goes_on(how: str, folder: Path) -> None:
     """As a user would: `timeout -s INT` or `-s KILL`, then --resume."""
     command = [sys.executable, "-m", "manymodes", "sample"]

@@ -251,6 +251,7 @@ def test_precisions_are_read_off_the_model():
     assert "without tau_1, tau_2" in moves.describe()
 
 
+@pytest.mark.slow
 def test_precisions_of_single_inputs_are_told_apart():
     """A precision for each input, as in automatic relevance determination, in rows of one array."""
 
@@ -282,6 +283,7 @@ def test_other_hyperpriors_have_no_layer_move(hyperprior):
     assert [unit.is_normal for unit in moves.units] == [True]
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_likelihood_uses_has_no_layer_move():
     def model(x, y=None):
         tau = numpyro.sample("tau", dist.Gamma(2.0, 2.0))
@@ -293,6 +295,7 @@ def test_a_precision_that_the_likelihood_uses_has_no_layer_move():
     assert not orbit_moves(posterior, find_symmetries(posterior)).layers
 
 
+@pytest.mark.slow
 def test_priors_that_are_not_log_concave_are_refused_with_their_names():
     posterior, symmetries = network(priors.mixture(), (2, 3, 2))
     moves = orbit_moves(posterior, symmetries)
@@ -329,6 +332,7 @@ def test_scales_that_the_likelihood_notices_are_refused():
         check_moves(orbit_moves(posterior, symmetries), Posterior(tanh, *posterior.args))
 
 
+@pytest.mark.slow
 def test_other_exponents_than_one():
     """A unit that enters squared: the scale has exponents 2 and -1."""
     sites = {"inner": (3, 4), "outer": (4,)}

@@ -108,6 +108,7 @@ def test_a_mask_of_a_million_entries_is_not_looked_at_one_by_one():
     assert count(group) == {GL(4): 1}
 
 
+@pytest.mark.slow
 def test_resnet_18_is_certified(architectures):
     assert certified(architectures.resnet18(width=4)) == resnet_18(4)
 
@@ -117,6 +118,7 @@ def test_resnet_18_of_its_usual_width_is_certified(architectures):
     assert certified(architectures.resnet18()) == resnet_18(64)
 
 
+@pytest.mark.slow
 def test_a_gpt_of_two_layers_is_certified(architectures):
     assert certified(architectures.small_gpt()) == gpt(layers=2, heads=4, width=64)
 
