@@ -27,6 +27,7 @@ from .sgmcmc import SGHMC as SGHMC
 from .sgmcmc import SGLD as SGLD
 from .sgmcmc import SGNHT as SGNHT
 from .stored import read_data as read_data
+from .stored import read_manifest as read_manifest
 from .stored import read_run as read_run
 from .subsampled import SubsampledHMC as SubsampledHMC
 from .tempering import ParallelTempering as ParallelTempering

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from . import distributed
 from .blocks import Sampled
+from .checkpoint import read_checkpoint
 from .draws import Draws, Keep
 from .executors import Executor, choose_executor, compiling
 from .host import conduct
@@ -28,8 +29,8 @@ from .sample import check_posterior
 from .settings import describe_kernel, kernel_from
 from .setup import Setup
 from .sharded import check_sharding
-from .store import RunWriter, block_name, forget_blocks, group_name
-from .stored import kept_blocks, last_checkpoint, num_blocks, read_data, read_initial, read_manifest
+from .store import RunWriter, block_name, forget_blocks, group_name, state_name
+from .stored import kept_blocks, num_blocks, read_data, read_initial, read_manifest
 
 
 def resume(
@@ -111,7 +112,7 @@ def restore_groups(groups: list[Group], plan: Plan, folder: Path, num_groups: in
 
 
 def _restore(group: Group, plan: Plan, folder: Path, count: int) -> None:
-    checkpoint = last_checkpoint(folder, count, plan.executor.fetch(group.state))
+    checkpoint = read_checkpoint(folder / state_name(count - 1), plan.executor.fetch(group.state))
     group.state = plan.executor.place_chains(jax.tree.map(jnp.asarray, checkpoint.state))
     group.done, group.num_blocks, group.moments = checkpoint.steps, count, checkpoint.moments
     group.kept += kept_blocks(folder, count)

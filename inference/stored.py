@@ -136,25 +136,10 @@ def kept_blocks(folder: Path, count: int) -> list[Block]:
         file = folder / block_name(index)
         if not file.exists():
             break
-        with np.load(file, allow_pickle=False) as arrays:
-            is_kept = any(name.startswith("weights/") for name in arrays.files)
-        if is_kept:
-            blocks.append(_read_block(file))
+        block = _read_block(file)
+        if "weights" in block:
+            blocks.append(block)
     return blocks
-
-
-def last_checkpoint(folder: Path, count: int, like: Any) -> Any:
-    """The checkpoint after the first blocks of a group.
-
-    Args:
-        folder: the group's.
-        count: how many blocks.
-        like: a State, or its shapes and dtypes.
-
-    Returns:
-        The checkpoint.
-    """
-    return read_checkpoint(folder / state_name(count - 1), like)
 
 
 def all_moments(groups: list[dict[str, Moments]]) -> dict[str, dict[str, np.ndarray]]:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from inference import Draws
     from symmetry import Symmetries
 
-SYMMETRIES_FILE = "symmetries.json"
-"""Beside the manifest: the groups, found before sampling."""
-
 
 def conduct(
     posterior: Posterior,
@@ -38,6 +35,7 @@ def conduct(
     """
     import jax
 
+    from diagnostics import SYMMETRIES_FILE
     from inference import check_settings, sample
     from symmetry import find_symmetries
 
@@ -71,6 +69,7 @@ def go_on(posterior: Posterior, options: argparse.Namespace) -> DataTree | None:
     Returns:
         The tree; None in all of several processes but the first.
     """
+    from diagnostics import SYMMETRIES_FILE
     from inference import resume
     from symmetry import Symmetries
 
@@ -86,17 +85,16 @@ def _finish(posterior: Posterior, draws: Draws, symmetries: Symmetries, run: str
     import jax
 
     from diagnostics import canonicalize, save_run, to_datatree
-    from inference import read_run
+    from inference import read_manifest, read_run
 
     if jax.process_index() > 0:
         return None
-    num_draws = json.loads((Path(run) / "manifest.json").read_text())["num_draws"]
     if jax.process_count() > 1:
         draws = dataclasses.replace(read_run(run)[0], posterior=posterior, kernel=draws.kernel)
     if draws.num_draws == 0:
         raise KeyboardInterrupt(f"before every chain had a draw; manymodes sample --resume {run} goes on")
     tree = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
-    tree.attrs["num_draws"] = json.dumps(num_draws)
+    tree.attrs["num_draws"] = json.dumps(read_manifest(run)["num_draws"])
     save_run(tree, run)
     return tree
 
