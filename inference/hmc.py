@@ -48,8 +48,8 @@ class HMC(AbstractHamiltonian):
     * *Length*: warm-up's trajectories record how far, in the metric and weighted with their acceptance, every shorter
       one would have jumped; the length of largest squared jump per leapfrog is found by that, and half of it is kept,
       which is best for functions of many weights (`trajectory` has the derivation).
-    * *Step size*: by stochastic approximation towards an acceptance of 0.75. The optimum in many dimensions is 0.65,
-      but what lies below it is much worse than what lies above.
+    * *Step size*: by stochastic approximation towards an acceptance of 0.75. The optimum in many dimensions is 0.65
+      (Beskos et al.); a step size too large costs more than one too small, so it is aimed at from above.
     * *Metric*: diagonal, the root of the ratio of the variances of position and gradient, over windows of growing
       length.
 

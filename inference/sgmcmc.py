@@ -76,9 +76,36 @@ class SGLD(AbstractStochasticGradient):
         return flat + fall + jnp.sqrt(2 * drift.step_size * drift.temperature) * drift.root * noise, state.motion
 
 
+@dataclass(frozen=True, kw_only=True)
+class AbstractUnderdamped(AbstractStochasticGradient):
+    """A momentum with friction, which every gradient kicks: what `SGHMC` and `SGNHT` share."""
+
+    friction: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_between("friction", self.friction, 0.0, math.inf)
+
+    @property
+    def _noise_rate(self) -> float:
+        return 2.0 * self.friction
+
+    def _draw_momentum(self, rng_key: PRNGKeyArray, flat: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        return math.sqrt(self.temperature) * jax.random.normal(rng_key, flat.shape, flat.dtype)
+
+    def _arrive(self, motion: Motion, gradient: Float[Array, " dim"], drift: Drift) -> Motion:
+        return motion._replace(momentum=motion.momentum + drift.step_size * drift.root * gradient)
+
+    def _own_info(self, state: StochasticState) -> Info:
+        """Mean square of the momentum: of all entries, and of each site's."""
+        _, unravel = ravel_pytree(state.position)
+        by_site = {f"kinetic_temperature_{n}": jnp.mean(u**2) for n, u in unravel(state.motion.momentum).items()}
+        return {"kinetic_temperature": jnp.mean(state.motion.momentum**2)} | by_site
+
+
 @jax.tree_util.register_static
 @dataclass(frozen=True, kw_only=True)
-class SGHMC(AbstractStochasticGradient):
+class SGHMC(AbstractUnderdamped):
     r"""Stochastic-gradient Hamiltonian Monte Carlo: underdamped Langevin dynamics with persistent momentum.
 
     Half a drift, the friction's exact solution $u \leftarrow c u + \sqrt{T (1 - c^2)} \, \xi$ with
@@ -104,18 +131,8 @@ class SGHMC(AbstractStochasticGradient):
         1.0
     """
 
-    friction: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_between("friction", self.friction, 0.0, math.inf)
-
-    @property
-    def _noise_rate(self) -> float:
-        return 2.0 * self.friction
-
     def _start(self, rng_key: PRNGKeyArray, flat: Float[Array, " dim"]) -> Motion:
-        return Motion(_draw_momentum(rng_key, flat, self.temperature), flat[:0])
+        return Motion(self._draw_momentum(rng_key, flat), flat[:0])
 
     def _move(
         self, rng_key: PRNGKeyArray, state: StochasticState, flat: Float[Array, " dim"], drift: Drift
@@ -127,16 +144,10 @@ class SGHMC(AbstractStochasticGradient):
         momentum = kept * momentum + noise
         return moved + 0.5 * drift.step_size * drift.root * momentum, state.motion._replace(momentum=momentum)
 
-    def _arrive(self, motion: Motion, gradient: Float[Array, " dim"], drift: Drift) -> Motion:
-        return motion._replace(momentum=_kick(motion.momentum, gradient, drift))
-
-    def _own_info(self, state: StochasticState) -> Info:
-        return _kinetic_temperatures(state)
-
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, kw_only=True)
-class SGNHT(AbstractStochasticGradient):
+class SGNHT(AbstractUnderdamped):
     r"""Stochastic-gradient Nosé-Hoover thermostat: a friction that takes out the heat of the batches.
 
     With injected noise of strength $A$ the friction $\zeta$ follows $d\zeta = (|u|^2 / d - T) \, dt$, and settles at
@@ -162,18 +173,8 @@ class SGNHT(AbstractStochasticGradient):
         1.0
     """
 
-    friction: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_between("friction", self.friction, 0.0, math.inf)
-
-    @property
-    def _noise_rate(self) -> float:
-        return 2.0 * self.friction
-
     def _start(self, rng_key: PRNGKeyArray, flat: Float[Array, " dim"]) -> Motion:
-        return Motion(_draw_momentum(rng_key, flat, self.temperature), jnp.asarray(self.friction, flat.dtype))
+        return Motion(self._draw_momentum(rng_key, flat), jnp.asarray(self.friction, flat.dtype))
 
     def _move(
         self, rng_key: PRNGKeyArray, state: StochasticState, flat: Float[Array, " dim"], drift: Drift
@@ -194,11 +195,8 @@ class SGNHT(AbstractStochasticGradient):
         excess = jnp.mean(motion.momentum**2) - drift.temperature
         return jnp.where(drift.temperature > 0, motion.thermostat + 0.5 * drift.step_size * excess, self.friction)
 
-    def _arrive(self, motion: Motion, gradient: Float[Array, " dim"], drift: Drift) -> Motion:
-        return motion._replace(momentum=_kick(motion.momentum, gradient, drift))
-
     def _own_info(self, state: StochasticState) -> Info:
-        return _kinetic_temperatures(state) | {"thermostat": state.motion.thermostat}
+        return super()._own_info(state) | {"thermostat": state.motion.thermostat}
 
 
 @jax.tree_util.register_static
@@ -244,18 +242,3 @@ class SGD(AbstractStochasticGradient):
     ) -> tuple[Float[Array, " dim"], Motion]:
         del rng_key
         return flat + drift.step_size * drift.root**2 * state.gradient, state.motion
-
-
-def _draw_momentum(rng_key: PRNGKeyArray, flat: Float[Array, " dim"], temperature: float) -> Float[Array, " dim"]:
-    return math.sqrt(temperature) * jax.random.normal(rng_key, flat.shape, flat.dtype)
-
-
-def _kick(momentum: Float[Array, " dim"], gradient: Float[Array, " dim"], drift: Drift) -> Float[Array, " dim"]:
-    return momentum + drift.step_size * drift.root * gradient
-
-
-def _kinetic_temperatures(state: StochasticState) -> Info:
-    """Mean square of the momentum: of all entries, and of each site's."""
-    _, unravel = ravel_pytree(state.position)
-    by_site = {f"kinetic_temperature_{n}": jnp.mean(u**2) for n, u in unravel(state.motion.momentum).items()}
-    return {"kinetic_temperature": jnp.mean(state.motion.momentum**2)} | by_site

@@ -1,18 +1,32 @@
-"""What every test stands on: headless pictures, the modules in `support`, and slow tests only on request."""
+"""What every test stands on: headless pictures, checked shapes, `support`, and slow tests only on request."""
 
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from jaxtyping import install_import_hook
 
 mpl.use("Agg")
 # Not this folder itself: `tests/symmetry` and the like would hide the packages.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
+ROOT = Path(__file__).parents[1]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the full matrices of `make test-all`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Shapes and types are checked; those of discovery, which calls a million small functions, in `make test-all`."""
+    packages = ["bnn_models", "diagnostics", "inference"]
+    if config.getoption("--slow"):
+        install_import_hook([*packages, "symmetry"], "beartype.beartype")
+    else:
+        modules = [f"symmetry.{file.stem}" for file in (ROOT / "symmetry").glob("*.py")]
+        install_import_hook([*packages, *modules], "typechecks.outermost")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

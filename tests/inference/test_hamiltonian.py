@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from subsets import only
 from targets import Gaussian
 
 from inference import GHMC, HMC, MALA, NUTS
@@ -201,7 +202,7 @@ def test_bad_settings_of_one_kernel_are_refused(build, settings, message):
         build(**settings)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", only(("gradient", "dense"), METRICS))
 @pytest.mark.parametrize("build", [HMC, pytest.param(NUTS, marks=pytest.mark.slow)])
 def test_every_metric_serves_hmc_and_nuts(build, metric):
     """With four times the spread in one direction the metric widens its steps there."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from subsets import only
 
 from bnn_models import BNN, Posterior, likelihoods, networks, priors
 from inference import MCLMC, AdjustedMCLMC, sample
@@ -79,7 +80,7 @@ EASY = {
 }
 
 
-@pytest.mark.parametrize("name", EASY)
+@pytest.mark.parametrize("name", only(("tiny", "all scales", "a large constant"), EASY))
 def test_tuner_finds_the_step_size_at_every_scale(name):
     """From the tail: the same step size in the metric, the wanted energy error, variances within 7 %."""
     target, scale, away = EASY[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 import arviz as az
 import numpy as np
 import pytest
+from subsets import first
 
 import inference
 import symmetry
@@ -212,7 +213,7 @@ def test_bad_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFi
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("data", ["xy.npz", "xy.csv"])
+@pytest.mark.parametrize("data", first(1, ["xy.csv", "xy.npz"]))
 def test_a_model_file_is_sampled_judged_and_summarised(
     data: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +236,7 @@ def test_symmetries_of_a_mixture(folder: Path, capsys: pytest.CaptureFixture[str
     assert (factor["kind"], factor["size"]) == ("permutation", 2)
 
 
+@pytest.mark.slow  # the README has another such network
 def test_a_network_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = [
         "--network",
