@@ -65,7 +65,8 @@ def limit(problem: Problem, settings: Settings) -> dict[str, float]:
 
 
 def library(problem: Problem, settings: Settings) -> Run:
-    """One call of `sample`: what a user does."""
+    """One call of `sample`: what a user does, from data that are read, as the peers' are."""
+    probes = problem.probes
     with _Watch() as watch:
         posterior = problem.posterior()
         begin = watch.clock()[1]
@@ -75,7 +76,7 @@ def library(problem: Problem, settings: Settings) -> Run:
             num_chains=NUM_CHAINS,
             num_draws=settings.num_draws,
             rng_key=jax.random.key(settings.seed),
-            probes=problem.probes,
+            probes=probes,
             progress=False,
         )
     assert draws.function is not None

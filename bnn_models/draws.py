@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Key, Shaped
 
@@ -20,7 +21,6 @@ NUM_UNIFORM_DRAWS = 100
 _PREDICT_BATCH = 256  # draws side by side: bounds the memory of `draw_observed`
 
 
-@jax.jit
 def find_starts(program: tracing.Program, rng_keys: Key[Array, " chain"]) -> tuple[Position, Bool[Array, " chain"]]:
     """Find a start for each key, one after another: prior draws first, then positions uniform in (-2, 2).
 
@@ -31,7 +31,11 @@ def find_starts(program: tracing.Program, rng_keys: Key[Array, " chain"]) -> tup
     Returns:
         Positions with a leading axis for the chains, and whether each has finite log density and gradient.
     """
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((program, rng_keys)))
+    return (_find_starts if is_traced else _find_starts_once)(program, rng_keys)
 
+
+def _find_starts(program: tracing.Program, rng_keys: Key[Array, " chain"]) -> tuple[Position, Bool[Array, " chain"]]:
     def draw_prior(rng_key: Array) -> Position:
         sites = tracing.latent_sites(program.from_prior(rng_key))
         return {name: tracing.unconstrained(site) for name, site in sites.items()}
@@ -58,6 +62,10 @@ def find_starts(program: tracing.Program, rng_keys: Key[Array, " chain"]) -> tup
         return position, is_finite
 
     return jax.lax.map(find, rng_keys)
+
+
+# It runs once a chain: optimising it would take longer than running it.
+_find_starts_once = jax.jit(_find_starts, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @partial(jax.jit, static_argnames="observed")

@@ -54,7 +54,7 @@ def mlp(widths: Sequence[int], activation: str | Callable[[Array], Array] = "tan
                 f"Unknown activation {activation!r}; give the name of a function in jax.nn, such as 'tanh' or 'relu'."
             )
         activation = cast(Callable[[Array], Array], function)
-    return NNXNetwork.of(MLP([int(width) for width in widths], activation, rngs=nnx.Rngs(0)))
+    return NNXNetwork.of(MLP([int(width) for width in widths], activation))
 
 
 @jax.custom_jvp
@@ -77,10 +77,10 @@ def _affine_as_one_product(kernel: Array, bias: Array, h: Array) -> Array:
 
 
 class FeatureMajorDense(nnx.Module):
-    """One affine map of columns."""
+    """One affine map of columns; its weights are given with each call, those it is made with stand for their shapes."""
 
-    def __init__(self, num_inputs: int, num_outputs: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(jax.nn.initializers.lecun_normal()(rngs.params(), (num_inputs, num_outputs)))
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        self.kernel = nnx.Param(jnp.zeros((num_inputs, num_outputs)))
         self.bias = nnx.Param(jnp.zeros(num_outputs))
 
     def __call__(self, h: Float[Array, "input batch"]) -> Float[Array, "output batch"]:
@@ -92,12 +92,12 @@ class FeatureMajorDense(nnx.Module):
 class MLP(nnx.Module):
     """See `mlp`."""
 
-    def __init__(self, widths: list[int], activation: Callable[[Array], Array], *, rngs: nnx.Rngs) -> None:
+    def __init__(self, widths: list[int], activation: Callable[[Array], Array]) -> None:
         self.activation = activation
         self.num_hidden = len(widths) - 2
         for i in range(self.num_hidden):
-            setattr(self, f"hidden_{i}", FeatureMajorDense(widths[i], widths[i + 1], rngs=rngs))
-        self.head = FeatureMajorDense(widths[-2], widths[-1], rngs=rngs)
+            setattr(self, f"hidden_{i}", FeatureMajorDense(widths[i], widths[i + 1]))
+        self.head = FeatureMajorDense(widths[-2], widths[-1])
 
     def __call__(self, x: Shaped[Array, "batch input"]) -> Float[Array, "batch output"]:
         h = x.T
