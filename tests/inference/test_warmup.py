@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from blackjax.mcmc.integrators import IntegratorState
+from scipy import stats
 
 from inference import metrics, trajectory
 from inference.step_size import Point, average, search_step_size, start_averaging
@@ -173,3 +174,24 @@ def test_best_length_is_that_of_largest_jumps_per_leapfrog():
     # Beyond what has been seen nothing is chosen.
     seen = jnp.asarray(lengths <= 40, float)
     assert trajectory.best_length(jnp.asarray(1 - np.cos(0.02 * lengths)), seen, lengths, 0.4) <= 32
+
+
+def test_half_of_warmup_looks_for_lengths_and_half_keeps_to_them():
+    """Uniform on (0.6, 2) of the best length for those that look, else on (0.6, 1.4) of the kept one."""
+    known = trajectory.start_trajectory(1024, float)._replace(length=jnp.array(100.0))
+    keys = jax.random.split(jax.random.key(7), 4000)
+    draw = jax.vmap(lambda key, is_settled: trajectory.jittered_length(key, known, 0.4, 1024, is_settled), (0, None))
+    settled, sought = np.asarray(draw(keys, jnp.array(True))), np.asarray(draw(keys, jnp.array(False)))
+    kept = stats.uniform(60.0, 80.0)
+    assert stats.kstest(settled + jitter_of_rounding(settled), kept.cdf).pvalue > 1e-3
+
+    def mixed(length):
+        return 0.5 * stats.uniform(60.0, 140.0).cdf(length) + 0.5 * kept.cdf(length / trajectory.FRACTION)
+
+    assert stats.kstest(sought + jitter_of_rounding(sought), mixed).pvalue > 1e-3
+    assert stats.kstest(sought + jitter_of_rounding(sought), kept.cdf).pvalue < 1e-9
+
+
+def jitter_of_rounding(lengths):
+    """What rounding to whole leapfrogs took away, in law."""
+    return np.random.default_rng(0).uniform(-0.5, 0.5, lengths.shape)
