@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 FRACTION = 0.65
 """The length kept, relative to the one of largest squared jumps per leapfrog; found on networks of one and of two
-hidden layers, whose functions lose a third of their effective draws a gradient at 1, and mix less surely at 0.5."""
+hidden layers, whose functions have fewer effective draws a gradient at 1, and mix less surely at 0.5."""
 
 # Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
 # grow beyond what longer trajectories bear, and none of them would be found any good.

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from arviz_stats.base import array_stats
+from subsets import only
 from targets import Gaussian
 
 from bnn_models import BNN, Posterior, likelihoods, networks, priors
@@ -34,9 +35,7 @@ DATA = Path(os.environ.get("MANYMODES_DATA", Path(__file__).parents[3] / "shared
 
 def over_kernels(*quick):
     """All kernels; those that are not named only in `make test-all`."""
-    return pytest.mark.parametrize(
-        "name", [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in KERNELS]
-    )
+    return pytest.mark.parametrize("name", only(quick, KERNELS))
 
 
 def draw(target, name, num_draws, seed):

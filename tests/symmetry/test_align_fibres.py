@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hand_built import every_element, random_element
 from hand_built_fibres import FIBRED
+from subsets import only
 
 from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, descent, orbit_distance
 
@@ -17,7 +18,7 @@ DEAR = ("nested", "multi_head", "fused_attention")
 
 
 def with_slow(names):
-    return [pytest.param(name, marks=[pytest.mark.slow] * (name in DEAR)) for name in names]
+    return only(set(names) - set(DEAR), names)
 
 
 def normal(group, seed, batch=()):
