@@ -17,11 +17,13 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 Observations = Shaped[Array | np.ndarray, " ..."]
@@ -55,6 +57,23 @@ class Normal:
         numpyro.sample("y", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=y)
 
 
+class ClassMajorCategorical(dist.CategoricalLogits):
+    """NumPyro's categorical distribution, its log probabilities computed with the classes as rows.
+
+    The long data axis is then contiguous, as in `networks.mlp`; and the logit of the observed class is a masked sum,
+    for the derivative of picking it by its index is a scatter, which XLA's CPU compiler does one element at a time.
+    """
+
+    def log_prob(self, value: ArrayLike) -> Float[Array, " ..."]:
+        value, logits = jnp.asarray(value), jnp.asarray(self.logits)
+        shape = lax.broadcast_shapes(value.shape, logits.shape[:-1])
+        logits = jnp.moveaxis(jnp.broadcast_to(logits, (*shape, logits.shape[-1])), -1, 0)
+        classes = lax.expand_dims(jnp.arange(len(logits)), range(1, logits.ndim))
+        observed = jnp.where(classes == value, logits, 0).sum(0)
+        is_class = (value >= 0) & (value < len(logits))
+        return jnp.where(is_class, observed - jax.nn.logsumexp(logits, 0), -jnp.inf)
+
+
 @dataclass(frozen=True)
 class Categorical:
     """See `categorical`."""
@@ -66,7 +85,7 @@ class Categorical:
                 f"{output.shape}; end the network in as many units as there are classes, or use bernoulli for two."
             )
         _check_observations("categorical", y, output.shape[:-1], "integer", output.shape)
-        numpyro.sample("y", dist.CategoricalLogits(output), obs=y)
+        numpyro.sample("y", ClassMajorCategorical(output), obs=y)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@ r"""How long a trajectory should be, found from the trajectories of warm-up them
 One trajectory says what every shorter one would have done. With $q_l$ the position after $l$ leapfrogs and $w_l$ the
 probability of accepting it, the expected squared jump per leapfrog of a trajectory of $l$ leapfrogs is
 
-$$ e(l) = \frac{1}{l}\, \mathbb{E}\big[ w_l\, (q_l - q_0)^\top M (q_l - q_0) \big]. $$
+$$ e(l) = \frac{1}{l}\, \mathbb{E}\big[ \sqrt{w_l}\, (q_l - q_0)^\top M (q_l - q_0) \big]. $$
 
-Every step of warm-up records it at lengths that grow geometrically, averaged over the lengths that jitter would mix.
-Half of the steps explore: they set out for lengths around the one where it is largest, long enough to see past it, so
-that the length doubles in a few steps where it is too short, and nothing is compiled anew. The other half are as long
-as those that will be kept. It needs no mean, no variance and no other chain.
+Of $w_l$ it is the root, because a length that is rejected too often at this step size would be kept with a smaller one:
+with $w_l$ itself short trajectories, and the large steps that only they can bear, confirm each other. Every step of
+warm-up records $e$ at lengths that grow geometrically, averaged over the lengths that jitter would mix. Some of the
+steps explore: they set out for twice the length where it is largest, so that the length grows in a few steps where it
+is too short, and nothing is compiled anew. The others are as long as those that will be kept. It needs no mean, no
+variance and no other chain.
 
 The best length for moving the weights is not the best one for what they are used for. Along the flow of a Gaussian of
 unit frequency a coordinate's correlation falls like $\cos t$, that of its square like $\cos^2 t$: $e$ is largest at
@@ -41,15 +43,15 @@ hidden layers, whose functions have fewer effective draws a gradient at 1, and m
 # Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
 # grow beyond what longer trajectories bear, and none of them would be found any good.
 _FIRST_LENGTH = 12.0
-# The longest of the exploring ones, relative to the best length so far: e is seen up to 1.4 times that length.
-_REACH = 2.0
-# Share of warm-up's trajectories that explore.
-_EXPLORING = 0.5
-# Ratio of neighbouring lengths on the curve.
-_RATIO = 2**0.25
+# Share of warm-up's trajectories that explore, and their mean length relative to the best one so far.
+_EXPLORING, _REACH = 0.3, 2.0
+# Ratio of neighbouring lengths on the curve, and how many trajectories must have come as far for one to count.
+_RATIO, _FEWEST = 2**0.25, 3.0
 # After so many steps of a window the step size has settled enough for its trajectories to count; what they said is
 # forgotten at this rate, and the length that is kept is the mean over about so many of the last steps.
-_UNSETTLED, _MEMORY, _AVERAGED = 8, 100.0, 100.0
+_UNSETTLED, _MEMORY, _AVERAGED = 8, 100.0, 30.0
+# The length shrinks no faster than this a step: at the beginning of a window little is known of long trajectories.
+_SHRINKAGE = 0.97
 
 
 class Trajectory(NamedTuple):
@@ -59,7 +61,7 @@ class Trajectory(NamedTuple):
         length: mean number of leapfrogs of a trajectory: of largest jumps in warm-up, the kept one after it.
         log_length_mean: running mean of its logarithm.
         num_steps: of this window.
-        jumps: sums of squared jumps times acceptance, at each length of the curve.
+        jumps: sums of squared jumps times the root of the acceptance, at each length of the curve.
         counts: number of terms in each sum.
     """
 
@@ -71,7 +73,7 @@ class Trajectory(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One trajectory's squared jumps times acceptance, and which lengths it reached."""
+    """One trajectory's squared jumps times the root of their acceptance, and which lengths it reached."""
 
     jumps: Float[Array, " length"]
     reached: Float[Array, " length"]
@@ -128,10 +130,10 @@ def jittered_length(
     best = jnp.maximum(trajectory.length, _FIRST_LENGTH)
     is_exploring = ~is_settled & (u < _EXPLORING)
     kept = jnp.where(is_settled, trajectory.length, FRACTION * best)
-    middle, reach = jnp.where(is_exploring, best, kept), jnp.where(is_exploring, _REACH, 1 + jitter)
+    middle = jnp.where(is_exploring, _REACH * best, kept)
     # What is left of u once it has decided is uniform again.
     v = jnp.where(is_settled, u, jnp.where(is_exploring, u / _EXPLORING, (u - _EXPLORING) / (1 - _EXPLORING)))
-    length = middle * ((1 - jitter) + v * (reach - (1 - jitter)))
+    length = middle * (1 + jitter * (2 * v - 1))
     return jnp.clip(jnp.round(length), 1, longest).astype(jnp.int32)
 
 
@@ -164,7 +166,7 @@ def recorded_proposal(
 
             def jump(state: Any) -> Array:
                 gain = proposal.safe_energy_diff(energy(begin), energy(state))
-                return jnp.minimum(jnp.exp(gain), 1) * distance(state.position - begin.position)
+                return jnp.minimum(jnp.exp(0.5 * gain), 1) * distance(state.position - begin.position)
 
             end, curve = _follow(begin, leapfrogs, jump, lengths, count, is_recording)
             end = hmc.flip_momentum(end)
@@ -221,7 +223,7 @@ def best_length(
     mixed = ((ratio >= 1 - jitter - 1e-6) & (ratio <= 1 + jitter + 1e-6)) * width
     weights = jnp.asarray(mixed, jumps.dtype) * (counts > 0)
     mean = weights @ (jumps / jnp.maximum(counts, 1e-6)) / jnp.maximum(weights.sum(1), 1e-6)
-    reach = jnp.max(jnp.where(counts > 0.5, jnp.asarray(lengths, jumps.dtype), 1))
+    reach = jnp.max(jnp.where(counts >= _FEWEST, jnp.asarray(lengths, jumps.dtype), 1))
     is_seen = (1 + jitter) * lengths <= 1.1 * reach
     return jnp.asarray(lengths, jumps.dtype)[jnp.argmax(jnp.where(is_seen, mean / lengths, -1))]
 
@@ -252,7 +254,7 @@ def adapt_trajectory(
     jumps = keep * trajectory.jumps + counts_now * curve.jumps
     counts = keep * trajectory.counts + counts_now * curve.reached
     best = best_length(jumps, counts, curve_lengths(longest), jitter)
-    length = jnp.where(counts_now, best, trajectory.length)
+    length = jnp.where(counts_now, jnp.maximum(best, _SHRINKAGE * trajectory.length), trajectory.length)
     share = 1 / jnp.clip(trajectory.num_steps - _UNSETTLED + 1, 1, _AVERAGED)
     log_mean = trajectory.log_length_mean + counts_now * share * (jnp.log(length) - trajectory.log_length_mean)
     kept = jnp.maximum(FRACTION * jnp.exp(log_mean), 1.0)

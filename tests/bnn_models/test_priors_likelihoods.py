@@ -1,7 +1,9 @@
 """Priors and likelihoods: scaling, values they refuse, observations they refuse."""
 
+import jax
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import pytest
 from subsets import first
 
@@ -107,3 +109,24 @@ def test_a_prior_of_ones_own():
     weights = posterior.constrain({name: -np.ones(shape) for name, shape in posterior.sites.items()})
     assert all(bool((value > 0).all()) for value in weights.values())
     assert posterior.precisions(weights) == {}
+
+
+@pytest.mark.parametrize(("batch", "rows"), [((7,), (7,)), ((3, 7), (7,)), ((), (7,)), ((7,), ())])
+def test_classes_as_rows_have_numpyros_density_and_gradient(batch, rows):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(*batch, 4), scale=30).astype(np.float32)
+    y = rng.integers(0, 4, rows)
+
+    def logdensity(distribution):
+        return lambda logits: distribution(logits).log_prob(y).sum()
+
+    ours, numpyros = logdensity(likelihoods.ClassMajorCategorical), logdensity(dist.CategoricalLogits)
+    for value, expected in zip(jax.value_and_grad(ours)(logits), jax.value_and_grad(numpyros)(logits), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Out-of-support")
+def test_no_class_has_no_density():
+    logits = np.zeros((5, 3), np.float32)
+    logprob = likelihoods.ClassMajorCategorical(logits).log_prob(np.array([-1, 0, 1, 2, 3]))
+    np.testing.assert_allclose(logprob, [-np.inf, -np.log(3), -np.log(3), -np.log(3), -np.inf], rtol=1e-6)

@@ -169,15 +169,30 @@ def test_best_length_is_that_of_largest_jumps_per_leapfrog():
     """For 1 - cos(t) it is t = 2.33, for 1 - cos(t)^2 half of that."""
     lengths = trajectory.curve_lengths(512)
     for curve, best in ((1 - np.cos(0.02 * lengths), 2.33 / 0.02), (np.sin(0.02 * lengths) ** 2, 1.17 / 0.02)):
-        found = trajectory.best_length(jnp.asarray(curve), jnp.ones(len(lengths)), lengths, 0.2)
+        found = trajectory.best_length(jnp.asarray(3 * curve), jnp.full(len(lengths), 3.0), lengths, 0.2)
         assert abs(np.log(found / best)) < 0.25
-    # Beyond what has been seen nothing is chosen.
-    seen = jnp.asarray(lengths <= 40, float)
-    assert trajectory.best_length(jnp.asarray(1 - np.cos(0.02 * lengths)), seen, lengths, 0.4) <= 32
+    # Beyond what has been seen, and seen more than once, nothing is chosen.
+    seen = jnp.where(lengths <= 40, 3.0, 1.0)
+    assert trajectory.best_length(seen * (1 - np.cos(0.02 * lengths)), seen, lengths, 0.4) <= 32
 
 
-def test_half_of_warmup_looks_for_lengths_and_half_keeps_to_them():
-    """Uniform on (0.6, 2) of the best length for those that look, else on (0.6, 1.4) of the kept one."""
+def test_rejected_jumps_count_by_the_root_of_their_acceptance():
+    step = 1.2
+    lengths, _, curve = recorded(16, step)
+    position, momentum, expected = 1.0, 0.0, {}
+    for length in range(1, 17):
+        momentum -= 0.5 * step * position
+        position += step * momentum
+        momentum -= 0.5 * step * position
+        rise = 0.5 * (position**2 + momentum**2) - 0.5
+        expected[length] = min(1.0, np.exp(-0.5 * rise)) * (position - 1.0) ** 2
+    np.testing.assert_allclose(
+        curve.jumps[lengths <= 16], [expected[n] for n in lengths if n <= 16], rtol=1e-3, atol=1e-5
+    )
+
+
+def test_some_of_warmup_looks_for_lengths_and_the_rest_keeps_to_them():
+    """Uniform on (0.6, 1.4) times twice the best length for those that look, else times the kept one."""
     known = trajectory.start_trajectory(1024, float)._replace(length=jnp.array(100.0))
     keys = jax.random.split(jax.random.key(7), 4000)
     draw = jax.vmap(lambda key, is_settled: trajectory.jittered_length(key, known, 0.4, 1024, is_settled), (0, None))
@@ -186,10 +201,29 @@ def test_half_of_warmup_looks_for_lengths_and_half_keeps_to_them():
     assert stats.kstest(settled + jitter_of_rounding(settled), kept.cdf).pvalue > 1e-3
 
     def mixed(length):
-        return 0.5 * stats.uniform(60.0, 140.0).cdf(length) + 0.5 * kept.cdf(length / trajectory.FRACTION)
+        return 0.3 * kept.cdf(length / 2) + 0.7 * kept.cdf(length / trajectory.FRACTION)
 
     assert stats.kstest(sought + jitter_of_rounding(sought), mixed).pvalue > 1e-3
     assert stats.kstest(sought + jitter_of_rounding(sought), kept.cdf).pvalue < 1e-9
+
+
+def test_the_length_grows_at_once_and_shrinks_slowly():
+    lengths = trajectory.curve_lengths(64)
+    reached = jnp.asarray(lengths <= 40, float)
+
+    def lengths_after(num_steps, begin, jumps):
+        known = trajectory.start_trajectory(64, float)._replace(length=jnp.array(begin))
+        curve = trajectory.Curve(reached * jnp.asarray(jumps, float), reached)
+        no = jnp.array(False)
+        for _ in range(num_steps):
+            known = trajectory.adapt_trajectory(known, curve, 0.4, 64, no, no)
+        return float(known.length)
+
+    # Jumps as far as lengths squared: the longest that is known is best, 1.1 * 38 / 1.4 = 30 or the next below.
+    assert lengths_after(8, 12.0, lengths**2.0) == 12.0
+    assert lengths_after(12, 12.0, lengths**2.0) == 27.0
+    # All jumps are equal: the shortest is best, and the length goes there by 3 % a step.
+    np.testing.assert_allclose(lengths_after(18, 40.0, np.ones(len(lengths))), 40 * 0.97**10, rtol=1e-5)
 
 
 def jitter_of_rounding(lengths):
