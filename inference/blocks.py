@@ -87,7 +87,13 @@ class Sampled(Target, Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """(key, position), posterior -> state."""
+    """(key, position), posterior -> state.
+
+    Attributes:
+        kernel: makes the State.
+    """
+
+    runs_once: ClassVar = True
 
     kernel: Kernel
 

@@ -30,11 +30,13 @@ import numpy as np
 
 from .blocks import Sampled
 from .devices import Devices, Program
-from .kernel import Target
+from .kernel import Kernel, Target
 from .mesh import ChosenDevices, ChosenMesh, chains_of_process, device_mesh
 
 # Compiled programs kept for further runs.
 _KEPT_PROGRAMS = 64
+# For what runs once a chain: optimising it would take longer than running it.
+_UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 @runtime_checkable
@@ -146,15 +148,15 @@ class Threads:
 
 
 def choose_executor(
-    devices: ChosenDevices, num_chains: int, *, mesh: ChosenMesh = None, crosses_chains: bool = False
+    devices: ChosenDevices, num_chains: int, *, mesh: ChosenMesh = None, kernel: Kernel | None = None
 ) -> Executor:
     """Threads on a CPU, else a mesh; a mesh wherever devices are asked for or chains look at each other.
 
     Args:
         devices: how many devices, or which; by default the rule chooses.
         num_chains: number of chains.
-        mesh: parts of the chains and of the data; by default the data stay whole.
-        crosses_chains: whether the kernel's steps reduce over the chains.
+        mesh: parts of the chains, of the data and perhaps of the rungs; by default only the chains are dealt out.
+        kernel: what will run, if its steps may reduce over the chains or it may have rungs.
 
     Returns:
         The executor.
@@ -162,6 +164,7 @@ def choose_executor(
     Raises:
         ValueError: the devices or the mesh asked for, or the processes, do not fit the chains.
     """
+    crosses_chains = getattr(kernel, "crosses_chains", False)
     if devices is None and mesh is None and not crosses_chains and jax.default_backend() == "cpu":
         if num_chains < jax.process_count():
             raise ValueError(
@@ -169,14 +172,14 @@ def choose_executor(
                 "start at most as many processes as chains."
             )
         return Threads(min(_usable_cores(), len(chains_of_process(num_chains))))
-    return Devices(device_mesh(num_chains, devices, mesh))
+    return Devices(device_mesh(num_chains, devices, mesh, getattr(kernel, "num_rungs", 1)))
 
 
 class Compiled:
     """A program traced for an executor and for shapes, compiled when first needed."""
 
-    def __init__(self, lowered: jax.stages.Lowered):
-        self._lowered = lowered
+    def __init__(self, lowered: jax.stages.Lowered, options: dict[str, Any] | None = None):
+        self._lowered, self._options = lowered, options
 
     @functools.cached_property
     def result(self) -> Any:
@@ -186,7 +189,7 @@ class Compiled:
     @functools.cached_property
     def executable(self) -> jax.stages.Compiled:
         """The machine's program, compiled at first use, in whichever thread that is."""
-        return self._lowered.compile()
+        return self._lowered.compile(self._options)
 
     def __call__(self, chains: Any, shared: Any) -> Any:
         """Runs it; from any thread."""
@@ -239,7 +242,8 @@ def _trace(
 ) -> Compiled:
     del settings
     chains, shared = jax.tree.unflatten(structure, shapes)
-    return Compiled(executor.jit(program, shared).lower(chains, shared))
+    options = _UNOPTIMISED if getattr(program, "runs_once", False) else None
+    return Compiled(executor.jit(program, shared).lower(chains, shared), options)
 
 
 def _usable_cores() -> int:

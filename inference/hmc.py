@@ -46,8 +46,8 @@ class HMC(AbstractHamiltonian):
     r"""Hamiltonian Monte Carlo that finds its own settings: the recommended kernel.
 
     * *Length*: warm-up's trajectories record how far, in the metric and weighted with their acceptance, every shorter
-      one would have jumped; the length of largest squared jump per leapfrog is found by that, and two thirds of it are
-      kept, which is better for functions of many weights (`trajectory` says why).
+      one would have jumped; a little less than half of the length of largest jumps is kept, at which functions of many
+      weights are least like what they were (`trajectory` says why).
     * *Step size*: by stochastic approximation towards an acceptance of 0.75. The optimum in many dimensions is 0.65
       (Beskos et al.); a step size too large costs more than one too small, so it is aimed at from above.
     * *Metric*: diagonal, the root of the ratio of the variances of position and gradient, over windows of growing

@@ -98,6 +98,7 @@ class Kernel(Protocol):
 
     * ``crosses_chains``: true where a step reduces over the axes `mesh.CHAIN` and `mesh.LOCAL`, so that all chains must
       advance together;
+    * ``num_rungs``: rungs of a step, which the devices along `mesh.RUNG` share where there is such an axis;
     * ``batch_size``: rows of data a step looks at, None for all of them;
     * ``is_one_gradient``: true where a step is one gradient, without a loop of its own: the host may do the looping;
     * ``moved(state, position, target)``: its State at another position, where `moving.moved` could not make it;

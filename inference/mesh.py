@@ -1,9 +1,11 @@
 """The mesh of devices: chains are dealt out over its axis `chain`, the rows of the data over its axis `data`.
 
-Chains need nothing of each other, so that all devices go to them unless a data axis is asked for. A data axis lies
-inside one process: its devices add up a gradient at every leapfrog.
+A mesh of three parts has an axis `rung` as well, over which a tempered chain's rungs are dealt out. Chains need nothing
+of each other, so that all devices go to them unless more is asked for. The devices of a chain lie inside one process:
+they add up a gradient at every leapfrog, or exchange the rungs' states at every step.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,26 +19,31 @@ CHAIN = "chain"
 DATA = "data"
 """The axis of the rows of the data; a kernel sees nothing of it."""
 
+RUNG = "rung"
+"""The axis of a tempered chain's rungs, only of meshes of three parts."""
+
 LOCAL = "local"
 """The axis of the chains that share a device."""
 
 ChosenDevices = int | Sequence[Any] | None
 """How many devices, or which (`jax.Device`), or None: the rule chooses."""
 
-ChosenMesh = tuple[int, int] | None
-"""Number of parts of the chains and of the data, such as (4, 2), or None: the rule chooses, and keeps data whole."""
+ChosenMesh = tuple[int, ...] | None
+"""Number of parts of the chains, of the data and, if there are three, of the rungs, such as (4, 2); or None: the rule
+chooses, and keeps data and rungs whole."""
 
 
-def device_mesh(num_chains: int, devices: ChosenDevices = None, shape: ChosenMesh = None) -> Mesh:
+def device_mesh(num_chains: int, devices: ChosenDevices = None, shape: ChosenMesh = None, num_rungs: int = 1) -> Mesh:
     """A mesh whose devices hold equally many chains each, and whose processes hold equally many devices.
 
     Args:
         num_chains: number of chains.
         devices: how many devices, or which; by default the largest number that divides the chains.
-        shape: parts of the chains and of the data; by default the data stay whole.
+        shape: parts of the chains, of the data and perhaps of the rungs; by default only the chains are dealt out.
+        num_rungs: rungs of each chain.
 
     Returns:
-        The mesh, its axes `CHAIN` and `DATA`, the devices of each process side by side.
+        The mesh, its axes `CHAIN`, `DATA` and, if asked for, `RUNG`, the devices of each process side by side.
 
     Raises:
         ValueError: the devices or the mesh asked for do not exist or do not divide the chains.
@@ -48,16 +55,16 @@ def device_mesh(num_chains: int, devices: ChosenDevices = None, shape: ChosenMes
             "choose a number of chains that the number of processes divides."
         )
     if shape is not None:
-        _check_shape(shape, num_chains, hosts, exact=isinstance(devices, Sequence))
+        _check_shape(shape, num_chains, num_rungs, hosts, exact=isinstance(devices, Sequence))
     elif devices is not None:
         shape = (sum(map(len, hosts)), 1)
         _check_count(shape[0], num_chains)
     else:
         each = max(n for n in range(1, min(map(len, hosts)) + 1) if num_chains % (n * len(hosts)) == 0)
         shape = (each * len(hosts), 1)
-    each = shape[0] * shape[1] // len(hosts)
+    each = math.prod(shape) // len(hosts)
     chosen = np.asarray([device for host in hosts for device in host[:each]])
-    return Mesh(chosen.reshape(shape), (CHAIN, DATA))
+    return Mesh(chosen.reshape(shape), (CHAIN, DATA, RUNG)[: len(shape)])
 
 
 def chains_of_process(num_chains: int, process: int | None = None) -> range:
@@ -122,24 +129,26 @@ def _check_count(count: int, num_chains: int) -> None:
         )
 
 
-def _check_shape(shape: Any, num_chains: int, hosts: list[list[Any]], *, exact: bool) -> None:
-    """Refuses a mesh that was asked for and does not fit the chains, the devices or the processes."""
-    is_pair = isinstance(shape, tuple | list) and len(shape) == 2
-    if not is_pair or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(f"mesh must be two whole numbers, parts of the chains and of the data, got {shape!r}.")
-    chains, data = shape
-    there = sum(map(len, hosts))
-    name = f"A mesh of {chains} x {data}"
-    if chains * data > there or (exact and chains * data != there):
-        have = "were named" if exact else "are there"
-        raise ValueError(f"{name} needs {chains * data} devices, but {there} {have}; ask for a mesh that fits them.")
-    if num_chains % chains:
+def _check_shape(shape: Any, num_chains: int, num_rungs: int, hosts: list[list[Any]], *, exact: bool) -> None:
+    """Refuses a mesh that was asked for and does not fit the chains, the rungs, the devices or the processes."""
+    is_tuple = isinstance(shape, tuple | list) and len(shape) in (2, 3)
+    if not is_tuple or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
         raise ValueError(
-            f"{name} cannot hold {num_chains} chains: {chains} parts of them are not equal; "
-            "ask for parts that divide the number of chains, or leave `mesh` out."
+            f"mesh must be two or three whole numbers, parts of the chains, the data and the rungs, got {shape!r}."
         )
-    if chains % len(hosts) or data > len(hosts[0]):
+    chains, wanted, there = shape[0], math.prod(shape), sum(map(len, hosts))
+    name = f"A mesh of {' x '.join(map(str, shape))}"
+    if wanted > there or (exact and wanted != there):
+        have = "were named" if exact else "are there"
+        raise ValueError(f"{name} needs {wanted} devices, but {there} {have}; ask for a mesh that fits them.")
+    for what, parts, number in (("chains", chains, num_chains), ("rungs", (*shape, 1)[2], num_rungs)):
+        if number % parts:
+            raise ValueError(
+                f"{name} cannot hold {number} {what}: {parts} parts of them are not equal; "
+                f"ask for parts that divide the number of {what}, or leave `mesh` out."
+            )
+    if chains % len(hosts) or wanted // chains > len(hosts[0]):
         raise ValueError(
             f"{name} does not fit {len(hosts)} processes of {len(hosts[0])} devices: each process must hold equally "
-            "many parts of the chains with all parts of their data."
+            "many parts of the chains with all parts of their data and rungs."
         )

@@ -75,6 +75,11 @@ class WithOrbitMoves:
         return getattr(self.kernel, "crosses_chains", False)
 
     @property
+    def num_rungs(self) -> int:
+        """Rungs of the kernel inside, which devices may share."""
+        return getattr(self.kernel, "num_rungs", 1)
+
+    @property
     def batch_size(self) -> int | None:
         """Rows of data that a step of the kernel inside looks at."""
         return getattr(self.kernel, "batch_size", None)

@@ -134,12 +134,12 @@ def _setup(
             f"num_draws must be at least the {manifest['num_draws']} draws that the run {str(folder)!r} was to have, "
             f"got {wanted!r}; draws that are there are not thrown away."
         )
-    key = manifest["rng_key"]
+    kernel, key = kernel or kernel_from(manifest["kernel"]), manifest["rng_key"]
     probes = manifest["probe_site"] or read_data(folder).get("probes", {}).get("probes")
     return Setup(
         posterior=posterior,
-        kernel=kernel or kernel_from(manifest["kernel"]),
-        executor=_executor(folder, manifest),
+        kernel=kernel,
+        executor=_executor(folder, manifest, kernel),
         rng_key=jax.random.wrap_key_data(jnp.asarray(key["data"], jnp.uint32), impl=key["implementation"]),
         num_chains=manifest["num_chains"],
         num_draws=wanted,
@@ -149,13 +149,14 @@ def _setup(
     )
 
 
-def _executor(folder: Path, manifest: Mapping[str, Any]) -> Executor:
+def _executor(folder: Path, manifest: Mapping[str, Any], kernel: Kernel) -> Executor:
     """The executor that the run was begun with: which one changes the rounding."""
     shape = manifest["mesh"]
-    executor = choose_executor(None, manifest["num_chains"], mesh=None if shape is None else tuple(shape))
+    mesh = None if shape is None else tuple(shape)
+    executor = choose_executor(None, manifest["num_chains"], mesh=mesh, kernel=kernel)
     groups = [list(group) for group in executor.groups(manifest["num_chains"])]
     if executor.name != manifest["executor"] or groups != manifest["groups"]:
-        was = "threads of a CPU" if shape is None else f"a mesh of {shape[0]} x {shape[1]} devices"
+        was = "threads of a CPU" if shape is None else f"a mesh of {' x '.join(map(str, shape))} devices"
         raise ValueError(
             f"The run {str(folder)!r} was made on {was} by {len(manifest['groups'])} group(s) of chains, which this "
             "machine or this number of processes does not give; resume it as it was begun, or sample anew."

@@ -22,7 +22,7 @@ from .executors import Executor, choose_executor, compiling
 from .host import conduct
 from .kernel import Kernel
 from .manifest import describe_run
-from .mesh import ChosenDevices
+from .mesh import ChosenDevices, ChosenMesh
 from .runner import start_groups
 from .setup import Setup, loops_by_host, typed_key
 from .sharded import check_sharding
@@ -43,7 +43,7 @@ def sample(
     run: str | os.PathLike[str] | None = None,
     progress: bool = True,
     devices: ChosenDevices = None,
-    mesh: tuple[int, int] | None = None,
+    mesh: ChosenMesh = None,
     attachments: Mapping[str, str] | None = None,
 ) -> Draws:
     """Draws from a posterior: the kernel's warm-up steps, then `num_draws` steps that are kept, for each chain.
@@ -66,8 +66,8 @@ def sample(
         progress: whether to show a bar, if standard error is a terminal.
         devices: how many devices to spread the chains over, or which; by default the cores of a CPU, or the largest
             number of accelerators that divides the chains.
-        mesh: instead of `devices`: over how many devices the chains, and over how many the rows of the data are dealt
-            out, such as ``(4, 2)``.
+        mesh: instead of `devices`: over how many devices the chains, over how many the rows of the data and, with
+            `ParallelTempering`, over how many the rungs are dealt out, such as ``(4, 2)`` or ``(2, 1, 4)``.
         attachments: texts to be written into the run folder with the manifest, by file name.
 
     Returns:
@@ -125,7 +125,7 @@ def check_settings(
     num_draws: int,
     run: str | os.PathLike[str] | None = None,
     devices: ChosenDevices = None,
-    mesh: tuple[int, int] | None = None,
+    mesh: ChosenMesh = None,
     posterior: Sampled | None = None,
 ) -> Executor:
     """Refuses settings, run folder and devices that `sample` would refuse, before anything slow is done for them.
@@ -156,7 +156,7 @@ def check_settings(
     check: Any = getattr(kernel, "check", None)
     if check is not None and posterior is not None:
         check(posterior)
-    return choose_executor(devices, num_chains, mesh=mesh, crosses_chains=getattr(kernel, "crosses_chains", False))
+    return choose_executor(devices, num_chains, mesh=mesh, kernel=kernel)
 
 
 def _given(initial: Mapping[str, Any] | Draws, posterior: Sampled, num_chains: int) -> Positions:

@@ -35,6 +35,7 @@ from .ladder import (
     start_ladder,
     start_trips,
 )
+from .mesh import RUNG
 from .moving import check_movable, moved
 from .settings import check_integer
 
@@ -259,10 +260,24 @@ def _info(infos: Info, state: TemperingState, log_accept: Float[Array, " pair"])
 
 
 def _on_rungs(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Applies a function to every rung: one after the other on a CPU, where batched products waste it, else at once."""
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda one: function(*one), arguments)
-    return jax.vmap(function)(*arguments)
+    """Applies a function to every rung, each device to its own where a mesh deals them out.
+
+    One after the other on a CPU, where batched products waste it, else at once.
+    """
+
+    def apply(arguments: Any) -> Any:
+        if jax.default_backend() == "cpu":
+            return jax.lax.map(lambda one: function(*one), arguments)
+        return jax.vmap(function)(*arguments)
+
+    try:
+        num_parts = jax.lax.axis_size(RUNG)
+    except NameError:  # no mesh, or one without an axis of rungs
+        return apply(arguments)
+    each = len(jax.tree.leaves(arguments)[0]) // num_parts
+    begin = each * jax.lax.axis_index(RUNG)
+    own = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, begin, each), arguments)
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, RUNG, tiled=True), apply(own))
 
 
 def _choose[Tree](condition: Array, yes: Tree, no: Tree) -> Tree:

@@ -1,23 +1,23 @@
 r"""How long a trajectory should be, found from the trajectories of warm-up themselves.
 
 One trajectory says what every shorter one would have done. With $q_l$ the position after $l$ leapfrogs and $w_l$ the
-probability of accepting it, the expected squared jump per leapfrog of a trajectory of $l$ leapfrogs is
+probability of accepting it, the expected squared jump of a trajectory of $l$ leapfrogs is
 
-$$ e(l) = \frac{1}{l}\, \mathbb{E}\big[ \sqrt{w_l}\, (q_l - q_0)^\top M (q_l - q_0) \big]. $$
+$$ j(l) = \mathbb{E}\big[ \sqrt{w_l}\, (q_l - q_0)^\top M (q_l - q_0) \big]. $$
 
 Of $w_l$ it is the root, because a length that is rejected too often at this step size would be kept with a smaller one:
 with $w_l$ itself short trajectories, and the large steps that only they can bear, confirm each other. Every step of
-warm-up records $e$ at lengths that grow geometrically, averaged over the lengths that jitter would mix. Some of the
+warm-up records $j$ at lengths that grow geometrically, averaged over the lengths that jitter would mix. Some of the
 steps explore: they set out for twice the length where it is largest, so that the length grows in a few steps where it
 is too short, and nothing is compiled anew. The others are as long as those that will be kept. It needs no mean, no
 variance and no other chain.
 
-The best length for moving the weights is not the best one for what they are used for. Along the flow of a Gaussian of
-unit frequency a coordinate's correlation falls like $\cos t$, that of its square like $\cos^2 t$: $e$ is largest at
-$t = 2.33$ for the one and at half of that for the other. Networks are nearly even functions of their weights, a sign's
-flip going with another's, and log densities are even about the mode, so that long trajectories that carry every weight
-to the other side bring functions back. What is best for functions lies between the half and the whole: `FRACTION` of
-the length of largest jumps is kept.
+Half of the length of largest jumps is the best. Along the flow of a Gaussian of unit frequency a coordinate's
+correlation falls like $\cos t$ and that of its square like $\cos^2 t$: the jump is largest at $t = \pi$, where the
+coordinate has only changed its sign, and at half of that both correlations are zero. Networks are nearly even functions
+of their weights, a sign's flip going with another's, and log densities are even about the mode, so that trajectories
+that carry every weight to the other side bring functions back. A little less than the half is kept, `FRACTION`, because
+the last leapfrogs before it gain least.
 
 References:
     Pasarica and Gelman (2010), Adaptively scaling the Metropolis algorithm using expected squared jumped distance,
@@ -36,15 +36,14 @@ from blackjax.mcmc import hmc, proposal
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-FRACTION = 0.65
-"""The length kept, relative to the one of largest squared jumps per leapfrog; found on networks of one and of two
-hidden layers, whose functions have fewer effective draws a gradient at 1, and mix less surely at 0.5."""
+FRACTION = 0.45
+"""The length kept, relative to the one of largest squared jumps."""
 
 # Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
 # grow beyond what longer trajectories bear, and none of them would be found any good.
 _FIRST_LENGTH = 12.0
 # Share of warm-up's trajectories that explore, and their mean length relative to the best one so far.
-_EXPLORING, _REACH = 0.3, 2.0
+_EXPLORING, _REACH = 0.25, 2.0
 # Ratio of neighbouring lengths on the curve, and how many trajectories must have come as far for one to count.
 _RATIO, _FEWEST = 2**0.25, 3.0
 # After so many steps of a window the step size has settled enough for its trajectories to count; what they said is
@@ -207,7 +206,7 @@ def _follow(
 def best_length(
     jumps: Float[Array, " length"], counts: Float[Array, " length"], lengths: np.ndarray, jitter: float
 ) -> Float[Array, ""]:
-    """The length of largest jumps per leapfrog, among those whose jittered lengths have all been reached.
+    """The length of largest jumps, among those whose jittered lengths have all been reached.
 
     Args:
         jumps: sums at each length.
@@ -225,7 +224,7 @@ def best_length(
     mean = weights @ (jumps / jnp.maximum(counts, 1e-6)) / jnp.maximum(weights.sum(1), 1e-6)
     reach = jnp.max(jnp.where(counts >= _FEWEST, jnp.asarray(lengths, jumps.dtype), 1))
     is_seen = (1 + jitter) * lengths <= 1.1 * reach
-    return jnp.asarray(lengths, jumps.dtype)[jnp.argmax(jnp.where(is_seen, mean / lengths, -1))]
+    return jnp.asarray(lengths, jumps.dtype)[jnp.argmax(jnp.where(is_seen, mean, -1))]
 
 
 def adapt_trajectory(

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--x64", action="store_true", help="compute in double precision")
     places = parser.add_argument_group("where to sample")
     places.add_argument("--devices", type=int, metavar="N", help="spread the chains over N devices (default: by rule)")
-    places.add_argument("--mesh", type=_mesh, metavar="CxD", help="chains over C devices, rows of data over D")
+    places.add_argument(
+        "--mesh", type=_mesh, metavar="CxD[xR]", help="chains over C devices, rows of data over D, rungs over R"
+    )
     places.add_argument("--distributed", action="store_true", help="several processes, found by SLURM or Open MPI")
     places.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: where process 0 listens")
     places.add_argument("--num-processes", type=int, metavar="N", help="several processes: how many")
@@ -156,11 +158,13 @@ def _set_precision(*, x64: bool) -> None:
         jax.config.update("jax_enable_x64", val=True)
 
 
-def _mesh(text: str) -> tuple[int, int]:
-    chains, _, data = text.partition("x")
-    if not (chains.isdecimal() and data.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected CHAINSxDATA such as 4x2, got {text!r}")
-    return int(chains), int(data)
+def _mesh(text: str) -> tuple[int, ...]:
+    parts = text.split("x")
+    if len(parts) not in (2, 3) or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected CHAINSxDATA or CHAINSxDATAxRUNGS such as 4x2 or 2x1x4, got {text!r}"
+        )
+    return tuple(int(part) for part in parts)
 
 
 def _seed(text: str) -> int:

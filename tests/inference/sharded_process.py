@@ -27,7 +27,7 @@ from sharding import (
     starts,
 )
 
-from inference import NUTS, sample
+from inference import HMC, NUTS, ParallelTempering, sample
 from inference.devices import Devices
 from inference.mesh import device_mesh
 from inference.sharded import check_sharding
@@ -37,7 +37,7 @@ POSTERIOR = network_posterior()
 
 
 def on(*shape):
-    return Devices(device_mesh(8, shape=shape))
+    return Devices(device_mesh(8, shape=shape, num_rungs=4))
 
 
 def message(call, *args, **kwargs):
@@ -59,6 +59,22 @@ def differences(names):
             draws = positions(on(*shape), kernel, posterior)
             found[f"{name} {shape}"] = relative_difference(draws, expected)
     return found
+
+
+def rungs():
+    """Of five tempered steps on meshes that deal out rungs, and data as well, from those on one device."""
+    posterior = regression_posterior()
+    kernel = ParallelTempering(kernel=HMC(num_warmup=40, num_integration_steps=3), num_rungs=4)
+    expected = positions(on(1, 1), kernel, posterior)
+    meshes = ((2, 1, 4), (4, 1, 2), (1, 2, 4), (1, 1, 2))
+    found = {str(shape): relative_difference(positions(on(*shape), kernel, posterior), expected) for shape in meshes}
+    settings = {"num_chains": 2, "num_draws": 3, "rng_key": jax.random.key(0), "progress": False}
+    mesh, one = (sample(posterior, kernel, **settings, mesh=shape) for shape in ((2, 1, 4), (2, 1)))
+    found |= {
+        name: relative_difference(mesh.sample_stats[name].astype(float), x.astype(float))
+        for name, x in one.sample_stats.items()
+    }
+    return found | {"refused": message(sample, posterior, NUTS(num_warmup=3), **settings, mesh=(2, 1, 4))}
 
 
 def derivatives():
@@ -164,6 +180,6 @@ def naive_nuts():
 
 if __name__ == "__main__":
     wanted = sys.argv[1:]
-    parts = {f.__name__: f for f in (derivatives, controls, estimates, whole_runs, no_dead_lock, naive_nuts)}
+    parts = {f.__name__: f for f in (rungs, derivatives, controls, estimates, whole_runs, no_dead_lock, naive_nuts)}
     results = {name: part() for name, part in parts.items() if name in wanted}
     print(json.dumps(results | {"differences": differences([name for name in wanted if name in KERNELS])}))

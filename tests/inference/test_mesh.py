@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from inference.mesh import CHAIN, DATA, chains_of_process, device_mesh
+from inference.mesh import CHAIN, DATA, RUNG, chains_of_process, device_mesh
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def machine(monkeypatch):
 
 
 def shape(mesh):
-    assert mesh.axis_names == (CHAIN, DATA)
+    assert mesh.axis_names == (CHAIN, DATA, RUNG)[: mesh.devices.ndim]
     return mesh.devices.shape
 
 
@@ -53,6 +53,7 @@ def test_devices_and_meshes_asked_for_are_taken(machine):
     assert shape(device_mesh(8, shape=(2, 4))) == (2, 4)
     assert shape(device_mesh(1, shape=(1, 8))) == (1, 8)
     assert list(device_mesh(4, devices[4:], (2, 2)).devices.flat) == devices[4:]
+    assert shape(device_mesh(8, shape=(2, 1, 4), num_rungs=8)) == (2, 1, 4)
 
 
 @pytest.mark.parametrize(("num_chains", "expected"), [(2, (2, 1)), (4, (4, 1)), (8, (8, 1)), (6, (6, 1)), (10, (2, 1))])
@@ -87,8 +88,11 @@ def test_a_data_axis_lies_inside_a_process(machine):
         ((8, None, (3, 1)), "A mesh of 3 x 1 cannot hold 8 chains"),
         ((8, None, (4, 4)), "A mesh of 4 x 4 needs 16 devices, but 8 are there"),
         ((8, 4, (4, 2)), "A mesh of 4 x 2 needs 8 devices, but 4 are there"),
-        ((8, None, (4, 0)), "mesh must be two whole numbers"),
-        ((8, None, (4, True)), "mesh must be two whole numbers"),
+        ((8, None, (4, 0)), "mesh must be two or three whole numbers"),
+        ((8, None, (4, True)), "mesh must be two or three whole numbers"),
+        ((8, None, (1, 1, 1, 1)), "mesh must be two or three whole numbers"),
+        ((8, None, (2, 1, 4), 6), "A mesh of 2 x 1 x 4 cannot hold 6 rungs"),
+        ((8, None, (2, 1, 4)), "A mesh of 2 x 1 x 4 cannot hold 1 rungs"),
     ],
 )
 def test_what_does_not_fit_is_refused(machine, arguments, sentence):

@@ -81,6 +81,14 @@ def test_minibatches_are_unbiased_over_shards_of_different_lengths():
         assert max(map(abs, drawn["scores"])) < 4.5
 
 
+def test_rungs_on_many_devices_are_those_on_one():
+    """The draws, and everything that is told of the ladder; the last mesh has two rungs a device."""
+    found = run("rungs")["rungs"]
+    assert "A mesh of 2 x 1 x 4 cannot hold 1 rungs" in found.pop("refused")
+    assert {"(2, 1, 4)", "(1, 2, 4)", "(1, 1, 2)", "replica", "log_evidence", "rejection_rate"} < set(found)
+    assert max(found.values()) < 1e-6
+
+
 @pytest.mark.slow
 def test_sample_observes_on_a_mesh_what_it_observes_on_one_device():
     found = run("whole_runs")["whole_runs"]
