@@ -4,7 +4,7 @@ Both have the same split (a fifth held out, `random_state` 0), standardisation, 
 two outputs are the mean and, through softplus, the scale, prior $N(0, 1)$ on every weight, number of members and of
 kept draws. Each starts every chain at a member of a deep ensemble, and goes on by microcanonical Langevin Monte Carlo
 with the same wanted variance of the energy error. bde makes 50,000 steps of warm-up and 1,000 that are draws, as in its
-published figure; ours makes 20,000 of warm-up and ten a draw. The scores are
+published figure; ours makes 45,000 of warm-up and ten a draw. The scores are
 
 $$ \mathrm{LPPD} = \frac1N \sum_i \log \frac1S \sum_s N(y_i \mid \mu_{is}, \sigma_{is}^2), \qquad
    \mathrm{NLL} = -\frac1N \sum_i \log N(y_i \mid \mathrm{mean}, \mathrm{variance\ of\ the\ mixture}). $$
@@ -149,8 +149,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="kept draws a member")
     parser.add_argument("--warmup", type=int, default=50_000, help="bde's steps of warm-up")
     parser.add_argument("--epochs", type=int, default=1000, help="most epochs of bde's deep ensemble")
-    parser.add_argument("--our-epochs", type=int, default=1000, help="epochs of ours")
-    parser.add_argument("--our-warmup", type=int, default=2000, help="our draws of warm-up")
+    parser.add_argument("--our-epochs", type=int, default=3000, help="epochs of ours")
+    parser.add_argument("--our-warmup", type=int, default=4500, help="our draws of warm-up")
     parser.add_argument("--steps", type=int, default=10, help="our integrator steps a draw, in warm-up too")
     parser.add_argument("--energy-variance", type=float, default=0.1, help="wanted by both at the end of warm-up")
     parser.add_argument("--seed", type=int, default=0)

@@ -180,7 +180,7 @@ def decide_keep(sizes: Sizes, observed: Mapping[str, Shapes]) -> Keep:
         thin = 1 if size <= _ALL_WEIGHTS_BYTES else -(-size // _THINNED_BYTES)
         if thin > 1:
             _say(
-                f"The weights of all draws would take {_gib(size)}: those of every {thin}th draw are kept, with mean, "
+                f"The weights of all draws would take {_gib(size)}: those of one draw in {thin} are kept, with mean, "
                 "standard deviation and R-hat over all draws; keep=Keep(thin=...) chooses otherwise."
             )
     return Keep(thin=thin, **groups)

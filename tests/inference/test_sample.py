@@ -262,7 +262,7 @@ def test_weights_that_would_fill_the_memory_are_thinned(monkeypatch, draws):
     total = draws.num_chains * draws.num_draws * 4 * 4
     monkeypatch.setattr(programs, "_ALL_WEIGHTS_BYTES", total - 1)
     monkeypatch.setattr(programs, "_THINNED_BYTES", total // 5)
-    with pytest.warns(UserWarning, match="those of every 5th draw are kept.*Keep.thin="):
+    with pytest.warns(UserWarning, match="those of one draw in 5 are kept.*Keep.thin="):
         small = sample(TARGET, KERNEL, **SETTINGS)
     assert small.thin == 5
     np.testing.assert_array_equal(small.weights["x"], draws.weights["x"][:, ::5])

@@ -205,7 +205,17 @@ def test_a_whole_number_among_the_data_is_a_size(folder: Path, capsys: pytest.Ca
     assert "S_3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["diagnose"], ["demo", "--seed", "1" + 20 * "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["diagnose"],
+        ["demo", "--seed", "1" + 20 * "0"],
+        ["sample", "regression.py", "-o", "run", "--mesh", "4"],
+        ["sample", "regression.py", "-o", "run", "--mesh", "2x1x4x1"],
+    ],
+)
 def test_bad_usage_exits_with_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
