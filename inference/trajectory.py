@@ -36,7 +36,7 @@ from blackjax.mcmc import hmc, proposal
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-FRACTION = 0.45
+FRACTION = 0.4
 """The length kept, relative to the one of largest squared jumps."""
 
 # Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
