@@ -1,5 +1,6 @@
-"""What every test stands on: headless pictures, checked shapes, `support`, and slow tests only on request."""
+"""What every test stands on: headless pictures, checked shapes, `support`, Ctrl-C, and slow tests only on request."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 mpl.use("Agg")
+# A background job of a shell is begun with Ctrl-C ignored, and so would be every process that a test begins.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Not this folder itself: `tests/symmetry` and the like would hide the packages.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
