@@ -39,8 +39,8 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 FRACTION = 0.4
 """The length kept, relative to the one of largest squared jumps."""
 
-# Warm-up's first trajectories are about this long, and none is meant to be shorter: at one leapfrog the step size could
-# grow beyond what longer trajectories bear, and none of them would be found any good.
+# The best length is this at first, and counts as no less in warm-up: at one leapfrog the step size could grow beyond
+# what longer trajectories bear, and none of them would be found any good.
 _FIRST_LENGTH = 12.0
 # Share of warm-up's trajectories that explore, and their mean length relative to the best one so far.
 _EXPLORING, _REACH = 0.25, 2.0

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 
 # Programs run for milliseconds: most of the time would go into making them fast.
 os.environ |= {
@@ -27,7 +28,7 @@ from sharding import (
     starts,
 )
 
-from inference import HMC, NUTS, ParallelTempering, sample
+from inference import HMC, NUTS, ParallelTempering, resume, sample
 from inference.devices import Devices
 from inference.mesh import device_mesh
 from inference.sharded import check_sharding
@@ -69,7 +70,10 @@ def rungs():
     meshes = ((2, 1, 4), (4, 1, 2), (1, 2, 4), (1, 1, 2))
     found = {str(shape): relative_difference(positions(on(*shape), kernel, posterior), expected) for shape in meshes}
     settings = {"num_chains": 2, "num_draws": 3, "rng_key": jax.random.key(0), "progress": False}
-    mesh, one = (sample(posterior, kernel, **settings, mesh=shape) for shape in ((2, 1, 4), (2, 1)))
+    one = sample(posterior, kernel, **settings, mesh=(2, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        sample(posterior, kernel, **(settings | {"num_draws": 1}), mesh=(2, 1, 4), run=f"{folder}/run")
+        mesh = resume(f"{folder}/run", posterior, num_draws=3, progress=False)
     for name, x in one.sample_stats.items():
         found[name] = relative_difference(mesh.sample_stats[name].astype(float), x.astype(float)) if x.any() else 0.0
         assert mesh.sample_stats[name].any() == x.any()

@@ -82,7 +82,7 @@ def test_minibatches_are_unbiased_over_shards_of_different_lengths():
 
 
 def test_rungs_on_many_devices_are_those_on_one():
-    """The draws, and everything that is told of the ladder; the last mesh has two rungs a device."""
+    """The draws, and everything that is told of the ladder, also of a run that was resumed after its first draw."""
     found = run("rungs")["rungs"]
     assert "A mesh of 2 x 1 x 4 cannot hold 1 rungs" in found.pop("refused")
     assert {"(2, 1, 4)", "(1, 2, 4)", "(1, 1, 2)", "replica", "log_evidence", "rejection_rate"} < set(found)
