@@ -27,11 +27,12 @@ import jax
 import numpy as np
 from sharding import Ascent, network_posterior, reference, starts
 
-from inference import HMC, resume, sample
+from inference import HMC, programs, resume, sample
 
 POSTERIOR = network_posterior()
 SETTINGS = {"num_chains": 8, "rng_key": jax.random.key(0), "progress": False, "initial": starts(POSTERIOR)[1]}
-RESUMED = {"kernel": HMC(num_warmup=20, num_integration_steps=2), "num_draws": 60, "mesh": (2, 2)}
+RESUMED = {"kernel": HMC(num_warmup=20, num_integration_steps=2), "num_draws": 300, "mesh": (2, 2)}
+programs._LONGEST_BLOCK = 5  # so that a job has many blocks to die between
 
 
 def kill_after_three_blocks(run):
