@@ -52,7 +52,7 @@ def test_generalized_inverse_gaussian(triple):
     assert ks_against(lambda u: nu * u - 0.5 * (a * np.exp(u) + b * np.exp(-u)), draws) > 1e-4
 
 
-@pytest.mark.parametrize("triple", [TRIPLES[0], TRIPLES[1], TRIPLES[6], TRIPLES[7]])
+@pytest.mark.parametrize("triple", [triple for triple in TRIPLES if triple[0] < 500])  # where scipy gives NaN
 def test_generalized_inverse_gaussian_is_scipys(triple):
     nu, a, b = triple
     law = stats.geninvgauss(nu, np.sqrt(a * b), scale=np.sqrt(b / a))
