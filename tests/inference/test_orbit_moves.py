@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from targets import Gaussian
 
 from bnn_models import BNN, Posterior, likelihoods, networks, priors
-from inference import HMC, NUTS, ParallelTempering, WithOrbitMoves, sample
+from inference import HMC, NUTS, SGLD, ChEES, ParallelTempering, WithOrbitMoves, sample
 from inference.moving import moved
 from inference.settings import describe_kernel, kernel_from
 from symmetry import Symmetries, SymmetryGroup, find_symmetries
@@ -107,6 +107,15 @@ def test_moves_and_tempering_go_together(posterior, symmetries):
         position = posterior.unconstrain({site: jnp.asarray(x[0, -1]) for site, x in drawn.weights.items()})
         assert float(posterior.logdensity(position)) == pytest.approx(float(lp), rel=1e-4)
         assert kernel_from(describe_kernel(both)) == both
+
+
+def test_the_runner_meets_the_kernel_inside(symmetries):
+    tempering = ParallelTempering(kernel=HMC(num_warmup=10), num_rungs=3)
+    for kernel in (tempering, ChEES(num_warmup=20), SGLD(step_size=1e-3, batch_size=5)):
+        both = WithOrbitMoves(kernel=kernel, symmetries=symmetries)
+        assert both.num_warmup == kernel.num_warmup
+        for name, default in (("num_rungs", 1), ("crosses_chains", False), ("batch_size", None)):
+            assert getattr(both, name) == getattr(kernel, name, default)
 
 
 def test_what_cannot_be_moved_is_refused(posterior, symmetries):
