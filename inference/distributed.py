@@ -21,6 +21,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+    """Whether this process samples by itself."""
+    return jax.process_count() == 1
+
+
 def agree(length: int, *, stop: bool) -> tuple[int, bool]:
     """Waits until every process is here, and settles what comes next; alone, it returns what it was given.
 
@@ -38,7 +43,7 @@ def agree(length: int, *, stop: bool) -> tuple[int, bool]:
         >>> agree(10, stop=False)
         (10, False)
     """
-    if jax.process_count() == 1:
+    if is_alone():
         return length, stop
     try:
         lengths, stops = multihost_utils.process_allgather(np.asarray([length, stop], np.int32)).T

@@ -48,7 +48,9 @@ def conduct(
         with progress_bar(total, shown=shown, num_chains=num_chains, done=done) as report:
             interrupted = _run(groups, plan, report, stop, writer)
         seconds = _add(seconds, _share(time.perf_counter() - begin, groups))
+        _, interrupted = distributed.agree(0, stop=interrupted)
         if writer and first:
+            writer.forget_stop()
             writer.say("interrupted" if interrupted else "complete", seconds=seconds)
         distributed.agree(0, stop=False)
     if interrupted and writer and first:

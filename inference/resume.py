@@ -72,8 +72,10 @@ def resume(
     restore_groups(groups, plan, Path(run), len(manifest["groups"]))
     writer = RunWriter(run, manifest | {"num_draws": setup.num_draws})
     if distributed.is_first():
+        writer.forget_stop()
         writer.say("running")
-    plan = replace(plan, write=writer.write_block)
+    distributed.agree(0, stop=False)  # nobody meets an old request to stop
+    plan = replace(plan, writer=writer)
     seconds = dict(manifest.get("seconds", {}))
     seconds["compile"] = seconds.get("compile", 0.0) + time.perf_counter() - begin
     return conduct(setup, plan, groups, writer, progress=progress, seconds=seconds)

@@ -5,7 +5,6 @@ no chain waits for another at the end of a block. Only a block's length comes fr
 """
 
 import time
-from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,8 +23,7 @@ from .online import Moments
 from .programs import Programs
 from .progress import BlockReport, Report
 from .starts import Positions, check_start
-
-Write = Callable[[int, int, Block, Mapping[str, np.ndarray]], None]
+from .store import RunWriter
 
 # A first block this long times a step; the ones after it aim at so many seconds, but grow by at most this factor: the
 # first trees of NUTS can be far smaller than the later ones.
@@ -44,7 +42,7 @@ class Plan:
         probes: likewise.
         num_warmup: steps that are not kept.
         num_steps: all steps of a chain.
-        write: commits a block; None where nothing is written.
+        writer: of the run's folder; None where nothing is written.
     """
 
     programs: Programs
@@ -54,7 +52,7 @@ class Plan:
     probes: Any
     num_warmup: int
     num_steps: int
-    write: Write | None
+    writer: RunWriter | None
 
 
 @dataclass
@@ -105,9 +103,9 @@ class Group:
         seconds = time.perf_counter() - begin
         self.state = state
         self.done += length
-        if plan.write:
+        if plan.writer:
             checkpoint = Checkpoint(self.done, plan.executor.fetch(state), self.moments)
-            plan.write(self.number, self.num_blocks, block, checkpoint.to_arrays())
+            plan.writer.write_block(self.number, self.num_blocks, block, checkpoint.to_arrays())
         self.num_blocks += 1
         self.busy["warmup" if is_warmup else "sampling"] += seconds
         if not is_warmup:
@@ -157,7 +155,7 @@ def run_groups(groups: list[Group], plan: Plan, report: Report, stop: StopReques
         groups: as far as they are; changed in place.
         plan: what to do.
         report: told of each block.
-        stop: looked at between blocks; where Ctrl-C still raises, it has the same effect.
+        stop: looked at between blocks, as is the folder's; where Ctrl-C still raises, it has the same effect.
 
     Returns:
         Whether the run was interrupted.
@@ -190,9 +188,13 @@ def _schedule(
 
 def _is_stopping(plan: Plan, group: Group | None, stop: StopRequest) -> bool:
     """Whether to begin no more blocks. Processes in lock-step must all say the same, and agree on the next length."""
+    writer = plan.writer
+    asked = stop.asked or bool(writer and writer.is_stop_asked())
     if not plan.executor.steps_together:
-        return stop.asked
-    length, stopping = distributed.agree(group.length if group else 0, stop=stop.asked)
+        if asked and writer and not distributed.is_alone():
+            writer.ask_to_stop()  # the other processes look there
+        return asked
+    length, stopping = distributed.agree(group.length if group else 0, stop=asked)
     if group:
         group.length = length
     return stopping

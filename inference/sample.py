@@ -101,7 +101,7 @@ def sample(
         manifest = describe_run(setup, programs)
         _create(run, manifest, _data(setup, positions), attachments or {})
         writer = RunWriter(run, manifest)
-        plan = replace(plan, write=writer.write_block)
+        plan = replace(plan, writer=writer)
     return conduct(setup, plan, groups, writer, progress=progress, seconds={"compile": time.perf_counter() - begin})
 
 

@@ -79,7 +79,7 @@ class Setup:
             probes=executor.place(None if isinstance(self.probes, str) else self.probes),
             num_warmup=int(self.kernel.num_warmup),
             num_steps=self.num_steps,
-            write=None,
+            writer=None,
         )
 
     def trace(self) -> tuple[Any, Programs]:

@@ -61,7 +61,10 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Draws, dict[str, Any]]:
     folders = [Path(path) / group_name(group) for group in range(len(manifest["groups"]))]
     groups = [kept_blocks(folder, num_blocks(folder)) for folder in folders]
     if not all(groups):
-        raise ValueError(f"The run {str(path)!r} has no committed draw for each of its chains: it ended in warm-up.")
+        raise ValueError(
+            f"The run {str(path)!r} has no committed draw for each of its chains: it ended in warm-up; go on with it "
+            "by `resume` (`manymodes sample --resume`)."
+        )
     thin = manifest["keep"]["thin"]
     moments = [_moments(folder) for folder in folders] if thin > 1 else []
     draws = draws_from_block(

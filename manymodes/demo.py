@@ -23,7 +23,7 @@ def carry_out(options: argparse.Namespace) -> int:
     from bnn_models import BNN, Posterior, datasets, likelihoods, networks, priors
     from inference import NUTS, check_settings
 
-    from .run import conduct, forget_run, report
+    from .run import conduct, finish, forget_run, report
 
     data = datasets.load("diabetes", seed=0)
     network = networks.mlp([10, 2, 1], activation="tanh")
@@ -36,7 +36,7 @@ def carry_out(options: argparse.Namespace) -> int:
             "A Bayesian neural network, 10-2-1 tanh, on scikit-learn's diabetes data"
             f" ({len(data.x_train)} rows to learn from).\n"
         )
-    tree = conduct(posterior, kernel, options, probes=data.x_test)
+    tree = finish(conduct(posterior, kernel, options, probes=data.x_test))
     assert tree is not None, "a demonstration is one process"
     status = report(tree, json=options.json, run=options.output)
     if not options.json:

@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from symmetry import Symmetries
 
 
+class Outcome(NamedTuple):
+    """What sampling leaves to be judged.
+
+    Attributes:
+        posterior: the model and its data.
+        draws: those of this process.
+        symmetries: of the posterior.
+        run: the folder.
+    """
+
+    posterior: Posterior
+    draws: Draws
+    symmetries: Symmetries
+    run: str
+
+
 def conduct(
     posterior: Posterior,
     kernel: Any,
@@ -27,12 +43,8 @@ def conduct(
     probes: np.ndarray | None,
     attachments: Mapping[str, str] | None = None,
     **where: Any,
-) -> DataTree | None:
-    """Find the symmetries, sample into the run folder, canonicalise, and save the tree there.
-
-    Returns:
-        The tree; None in all of several processes but the first.
-    """
+) -> Outcome:
+    """Find the symmetries, and sample into the run folder."""
     import jax
 
     from diagnostics import SYMMETRIES_FILE
@@ -60,26 +72,26 @@ def conduct(
         progress=not options.json,
         **where,
     )
-    return _finish(posterior, draws, symmetries, options.output)
+    return Outcome(posterior, draws, symmetries, options.output)
 
 
-def go_on(posterior: Posterior, options: argparse.Namespace) -> DataTree | None:
-    """Resume a run, canonicalise all of its draws, and save the tree in its folder.
-
-    Returns:
-        The tree; None in all of several processes but the first.
-    """
+def go_on(posterior: Posterior, options: argparse.Namespace) -> Outcome:
+    """Resume a run."""
     from diagnostics import SYMMETRIES_FILE
     from inference import resume
     from symmetry import Symmetries
 
     symmetries = Symmetries.from_json((Path(options.resume) / SYMMETRIES_FILE).read_text())
     draws = resume(options.resume, posterior, num_draws=options.draws, progress=not options.json)
-    return _finish(posterior, draws, symmetries, options.resume)
+    return Outcome(posterior, draws, symmetries, options.resume)
 
 
-def _finish(posterior: Posterior, draws: Draws, symmetries: Symmetries, run: str) -> DataTree | None:
-    """The tree of all draws, with what needs the model, saved."""
+def finish(outcome: Outcome) -> DataTree | None:
+    """The tree of all draws, with what needs the model, saved.
+
+    Returns:
+        The tree; None in all of several processes but the first.
+    """
     import dataclasses
 
     import jax
@@ -89,6 +101,7 @@ def _finish(posterior: Posterior, draws: Draws, symmetries: Symmetries, run: str
 
     if jax.process_index() > 0:
         return None
+    posterior, draws, symmetries, run = outcome
     if jax.process_count() > 1:
         draws = dataclasses.replace(read_run(run)[0], posterior=posterior, kernel=draws.kernel)
     if draws.num_draws == 0:

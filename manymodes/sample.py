@@ -16,7 +16,7 @@ from .kernels import add_kernel_arguments, kernel_from
 from .models import add_model_arguments, is_given, posterior_from
 
 if TYPE_CHECKING:
-    from xarray import DataTree
+    from .run import Outcome
 
 COMMAND_FILE = "command.json"
 """Beside the manifest: what was typed, for --resume."""
@@ -73,27 +73,33 @@ def carry_out(options: argparse.Namespace) -> int:
     """Sample, and print what `diagnose` prints."""
     several = [options.coordinator, options.num_processes, options.process_id]
     if not (options.distributed or any(value is not None for value in several)):
-        return _carry_out(options)
+        return _judge(_sample(options), options)
     from .distributed import ends_together, start
 
     start(*several)
     with ends_together("manymodes sample"):
-        return _carry_out(options)
+        outcome = _sample(options)
+    # From here on the others wait, at their exit, for the first process: it must not end before them.
+    return _judge(outcome, options)
 
 
-def _carry_out(options: argparse.Namespace) -> int:
+def _sample(options: argparse.Namespace) -> Outcome:
     if options.resume is None and options.output is None:
         raise ValueError("expected -o RUN, the folder to make, or --resume RUN, the one to go on with")
-    tree = _resumed(options) if options.resume else _begun(options)
-    from .run import report
+    return _resume(options) if options.resume else _begin(options)
 
-    if tree is None:
+
+def _judge(outcome: Outcome, options: argparse.Namespace) -> int:
+    from .run import finish, report
+
+    tree = finish(outcome)
+    if tree is None:  # not the first of several processes
         return 0
     run, wanted = options.resume or options.output, json.loads(tree.attrs["num_draws"])
     status = report(tree, json=options.json, run=run)
     if not json.loads(tree.attrs["interrupted"]):
         return status
-    kept = tree["posterior"].sizes["draw"]
+    kept = tree["sample_stats"].sizes["draw"]
     print(
         f"manymodes sample: interrupted; {kept} of {wanted} draws a chain were kept; "
         f"manymodes sample --resume {run} goes on",
@@ -102,8 +108,8 @@ def _carry_out(options: argparse.Namespace) -> int:
     return 1
 
 
-def _begun(options: argparse.Namespace) -> DataTree | None:
-    """The tree of a new run; None in all processes but the first."""
+def _begin(options: argparse.Namespace) -> Outcome:
+    """A new run."""
     for name, value in _DEFAULTS.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -120,8 +126,8 @@ def _begun(options: argparse.Namespace) -> DataTree | None:
     return conduct(posterior, kernel_from(options), options, probes=probes, attachments=attachments, **where)
 
 
-def _resumed(options: argparse.Namespace) -> DataTree | None:
-    """The tree of a run that went on; None in all processes but the first."""
+def _resume(options: argparse.Namespace) -> Outcome:
+    """A run that went on."""
     settled = [name for name in _SETTLED if is_given(getattr(options, name)) and getattr(options, name) != []]
     if settled:
         flag = settled[0].replace("_", "-")

@@ -1,7 +1,6 @@
 """Two processes that sample together: the draws of one, each chain written by its owner, and a common end."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ports import free_port
 
 from inference import read_run
 from manymodes import distributed
@@ -16,15 +16,9 @@ from manymodes import distributed
 SCRIPT = Path(__file__).parent / "distributed_process.py"
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 def run_pair(folder, part, survives=60):
     """Both processes, ended: their statuses and words, and the seconds by which the first outlived the second."""
-    port = free_port()
+    port = str(free_port())
     commands = [[sys.executable, str(SCRIPT), str(number), port, str(folder), part] for number in range(2)]
     processes = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands]
     try:

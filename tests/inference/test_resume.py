@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from crashing import LONGEST_BLOCK, POINTS, SETTINGS, TARGET, Died, begin_or_resume, dying_write
 from kernels import KERNELS
+from ports import free_port
 from targets import Gaussian
 
 from inference import HMC, NUTS, Keep, programs, read_run, resume, sample, store
@@ -196,6 +196,27 @@ def test_another_machine_is_warned_of(finished, tmp_path):
         resume(folder, TARGET, progress=False)
 
 
+def test_a_file_in_the_folder_asks_to_stop(tmp_path, monkeypatch):
+    """Made by whoever wants it; it is gone when the run has stopped, and an old one keeps nobody from going on."""
+    folder = tmp_path / "run"
+    write = store.write_file
+
+    def write_and_ask(file, content):
+        write(file, content)
+        if file.name.startswith("block-") and has_draws(folder):
+            (folder / "stop").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_file", write_and_ask)
+        draws = begin_or_resume(folder, "nuts")
+    assert draws.interrupted
+    assert 0 < draws.num_draws < SETTINGS["num_draws"]
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    assert not (folder / "stop").exists()
+    (folder / "stop").touch()
+    assert_same(begin_or_resume(folder, "nuts"), uninterrupted("nuts"))
+
+
 def has_draws(folder):
     """Whether each of two chains has a block of draws: one may be many blocks ahead of the other."""
     blocks = (folder.glob(f"group-{number:04d}/block-*.npz") for number in (0, 1))
@@ -259,9 +280,7 @@ def test_kills_at_random_moments(kernel, tmp_path):
 
 def spawn_two(folder, kernel, points=(("none", 0), ("none", 0))):
     """Two processes; each may die at a point of its own. Their statuses when both have ended."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
+    port = free_port()
     processes = [
         subprocess.Popen(
             [sys.executable, SCRIPT, folder, kernel, point, str(when)],
