@@ -53,7 +53,7 @@ def differences(names):
     """Of five steps on each mesh from those on one device."""
     found, posterior = {}, regression_posterior()
     for name in names:
-        kernel = on_all_rows(KERNELS[name])
+        kernel = on_all_rows(KERNELS[name], posterior.num_rows)
         expected = positions(on(1, 1), kernel, posterior)
         assert np.abs(expected[:, -1] - expected[:, 0]).max() > 0
         for shape in MESHES:

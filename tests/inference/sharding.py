@@ -85,11 +85,11 @@ class NaiveTarget(ShardedTarget):
         return jax.lax.psum(self.row_loglikelihood(position).sum(), DATA)
 
 
-def on_all_rows(kernel):
-    """The kernel without minibatches: devices draw rows of their own shards, so that no two meshes draw the same."""
-    changes = {"batch_size": None} if getattr(kernel, "batch_size", None) is not None else {}
+def on_all_rows(kernel, num_rows):
+    """The kernel with batches of all rows: devices draw rows of their own shards, so no two meshes draw the same."""
+    changes = {"batch_size": num_rows} if getattr(kernel, "batch_size", None) is not None else {}
     if hasattr(kernel, "kernel"):
-        changes["kernel"] = on_all_rows(kernel.kernel)
+        changes["kernel"] = on_all_rows(kernel.kernel, num_rows)
     return dataclasses.replace(kernel, **changes)
 
 
