@@ -26,6 +26,11 @@ def is_alone() -> bool:
     return jax.process_count() == 1
 
 
+def place() -> tuple[int, int]:
+    """This process's number, and how many there are."""
+    return jax.process_index(), jax.process_count()
+
+
 def agree(length: int, *, stop: bool) -> tuple[int, bool]:
     """Waits until every process is here, and settles what comes next; alone, it returns what it was given.
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from . import distributed
 from .draws import Draws, draws_from_block, join_blocks
-from .interrupt import interruptible
+from .interrupt import StopRequest, interruptible
+from .meeting import clear, wait_for_all
 from .progress import progress_bar
 from .runner import Group, Plan, run_groups
 from .setup import Setup
@@ -48,11 +49,8 @@ def conduct(
         with progress_bar(total, shown=shown, num_chains=num_chains, done=done) as report:
             interrupted = _run(groups, plan, report, stop, writer)
         seconds = _add(seconds, _share(time.perf_counter() - begin, groups))
-        _, interrupted = distributed.agree(0, stop=interrupted)
-        if writer and first:
-            writer.forget_stop()
-            writer.say("interrupted" if interrupted else "complete", seconds=seconds)
-        distributed.agree(0, stop=False)
+        if writer:
+            interrupted = _end(writer, plan, stop, seconds, interrupted=interrupted)
     if interrupted and writer and first:
         print(f"stopped; `resume` ({_command(writer)}) goes on from here", file=sys.stderr)
     return draws_from_block(
@@ -78,6 +76,18 @@ def _run(groups: list[Group], plan: Plan, report: Any, stop: Any, writer: RunWri
             f"{error.strerror}; what was committed stays readable, and `{_command(writer)}` goes on from it",
             error.filename,
         ) from error
+
+
+def _end(writer: RunWriter, plan: Plan, stop: StopRequest, seconds: dict[str, float], *, interrupted: bool) -> bool:
+    """Says in the manifest how the run ended, when all processes are done; returns whether any was interrupted."""
+    if not plan.executor.steps_together and not distributed.is_alone():
+        wait_for_all(writer.folder, stop, *distributed.place())
+    _, interrupted = distributed.agree(0, stop=interrupted)
+    if distributed.is_first():
+        clear(writer.folder)
+        writer.say("interrupted" if interrupted else "complete", seconds=seconds)
+    distributed.agree(0, stop=False)
+    return interrupted
 
 
 def _command(writer: RunWriter) -> str:

@@ -24,6 +24,7 @@ from .executors import Executor, choose_executor, compiling
 from .host import conduct
 from .kernel import Kernel
 from .manifest import identity
+from .meeting import clear
 from .runner import Group, Plan, start_groups
 from .sample import check_posterior
 from .settings import describe_kernel, kernel_from
@@ -72,9 +73,9 @@ def resume(
     restore_groups(groups, plan, Path(run), len(manifest["groups"]))
     writer = RunWriter(run, manifest | {"num_draws": setup.num_draws})
     if distributed.is_first():
-        writer.forget_stop()
+        clear(writer.folder)
         writer.say("running")
-    distributed.agree(0, stop=False)  # nobody meets an old request to stop
+    distributed.agree(0, stop=False)  # nobody meets what an earlier job left
     plan = replace(plan, writer=writer)
     seconds = dict(manifest.get("seconds", {}))
     seconds["compile"] = seconds.get("compile", 0.0) + time.perf_counter() - begin

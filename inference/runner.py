@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .draws import Block, thinned
 from .executors import Executor
 from .interrupt import StopRequest
+from .meeting import ask_to_stop, is_stop_asked
 from .online import Moments
 from .programs import Programs
 from .progress import BlockReport, Report
@@ -189,10 +190,10 @@ def _schedule(
 def _is_stopping(plan: Plan, group: Group | None, stop: StopRequest) -> bool:
     """Whether to begin no more blocks. Processes in lock-step must all say the same, and agree on the next length."""
     writer = plan.writer
-    asked = stop.asked or bool(writer and writer.is_stop_asked())
+    asked = stop.asked or (writer is not None and is_stop_asked(writer.folder))
     if not plan.executor.steps_together:
         if asked and writer and not distributed.is_alone():
-            writer.ask_to_stop()  # the other processes look there
+            ask_to_stop(writer.folder)  # the other processes look there
         return asked
     length, stopping = distributed.agree(group.length if group else 0, stop=asked)
     if group:

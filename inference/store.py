@@ -31,7 +31,7 @@ FORMAT = "manymodes run"
 FORMAT_VERSION = 2
 """Raised when older readers could not read a run any more."""
 
-MANIFEST, DATA, STOP = "manifest.json", "data.npz", "stop"
+MANIFEST, DATA = "manifest.json", "data.npz"
 # Processes that advance together are at most one block apart when they are killed.
 _KEPT_STATES = 2
 
@@ -108,18 +108,6 @@ class RunWriter:
         write_arrays(folder / block_name(index), _flatten(block))
         write_arrays(folder / state_name(index), state)
         (folder / state_name(index - _KEPT_STATES)).unlink(missing_ok=True)
-
-    def ask_to_stop(self) -> None:
-        """Asks all who write into the folder to stop after their running blocks, as ``touch run/stop`` does."""
-        (self.folder / STOP).touch()
-
-    def is_stop_asked(self) -> bool:
-        """Whether somebody did."""
-        return (self.folder / STOP).exists()
-
-    def forget_stop(self) -> None:
-        """The request has been met."""
-        (self.folder / STOP).unlink(missing_ok=True)
 
     def say(self, status: str, **more: Any) -> None:
         """Writes the manifest: `running`, `complete` or `interrupted`, and what else there is to say."""
