@@ -171,7 +171,7 @@ def choose_executor(
                 f"{jax.process_count()} processes have only {num_chains} chains to run; "
                 "start at most as many processes as chains."
             )
-        return Threads(min(_usable_cores(), len(chains_of_process(num_chains))))
+        return Threads(min(usable_cores(), len(chains_of_process(num_chains))))
     return Devices(device_mesh(num_chains, devices, mesh, getattr(kernel, "num_rungs", 1)))
 
 
@@ -246,7 +246,7 @@ def _trace(
     return Compiled(executor.jit(program, shared).lower(chains, shared), options)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """The cores this process may use, which a container or `taskset` can make fewer than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -57,7 +57,7 @@ def test_chains_and_steps_have_the_keys_they_are_said_to_have(draws):
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_bits_do_not_depend_on_threads(draws, cores, monkeypatch):
-    monkeypatch.setattr(executors, "_usable_cores", lambda: cores)
+    monkeypatch.setattr(executors, "usable_cores", lambda: cores)
     again = sample(TARGET, KERNEL, **SETTINGS)
     jax.tree.map(np.testing.assert_array_equal, again.weights, draws.weights)
 
