@@ -110,20 +110,20 @@ class _Sorted(NamedTuple):
         ascending: the sorted draws.
     """
 
-    halves: Float[np.ndarray, "quantity half draw"]
+    halves: Float[np.ndarray, "quantity half step"]
     order: Int[np.ndarray, "quantity rank"]
     ascending: Float[np.ndarray, "quantity rank"]
 
     @classmethod
-    def of(cls, halves: Float[np.ndarray, "quantity half draw"]) -> _Sorted:
+    def of(cls, halves: Float[np.ndarray, "quantity half step"]) -> _Sorted:
         order = _flat(np.argsort(halves.reshape(len(halves), -1), axis=1))
         return cls(halves, order, halves.reshape(-1)[order])
 
-    def scores(self) -> Float[np.ndarray, "quantity half draw"]:
+    def scores(self) -> Float[np.ndarray, "quantity half step"]:
         """Normal scores of the pooled ranks."""
         return self._dealt_out(_normal_scores(self.ascending), self.order)
 
-    def folded_scores(self) -> Float[np.ndarray, "quantity half draw"]:
+    def folded_scores(self) -> Float[np.ndarray, "quantity half step"]:
         """Normal scores of the ranks of the distances from the median."""
         middle = self.ascending.shape[1] // 2  # the number of draws in halves is even
         # To the last bit NumPy's median: the two draws next to it are ties where it rounds so.
@@ -139,7 +139,7 @@ class _Sorted(NamedTuple):
         low, high = self.ascending[:, below], self.ascending[:, min(below + 1, self.ascending.shape[1] - 1)]
         return low + (position - below) * (high - low)
 
-    def _dealt_out(self, values: np.ndarray, order: np.ndarray) -> Float[np.ndarray, "quantity half draw"]:
+    def _dealt_out(self, values: np.ndarray, order: np.ndarray) -> Float[np.ndarray, "quantity half step"]:
         """The draws in the order in which they were made, from those in a sorted one."""
         dealt = np.empty_like(self.halves)
         dealt.reshape(-1)[order] = values
@@ -167,13 +167,13 @@ def _estimate(piece: Float[np.ndarray, "quantity chain draw"]) -> tuple[np.ndarr
     return rhat, _ess(scores), np.minimum(*tail), mean, sd, np.maximum(_time(scores), _time(folded))
 
 
-def _halves(piece: Float[np.ndarray, "quantity chain draw"]) -> Float[np.ndarray, "quantity half draw"]:
+def _halves(piece: Float[np.ndarray, "quantity chain draw"]) -> Float[np.ndarray, "quantity half step"]:
     """Each chain's first and second half."""
     half = piece.shape[2] // 2
     return np.concatenate([piece[:, :, :half], piece[:, :, -half:]], axis=1)
 
 
-def _time(halves: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, " quantity"]:
+def _time(halves: Float[np.ndarray, "quantity half step"]) -> Float[np.ndarray, " quantity"]:
     """Autocorrelation time within whole chains."""
     num_quantities, twice, length = halves.shape
     chains = halves.reshape(num_quantities, 2, twice // 2, length).swapaxes(1, 2)
@@ -198,7 +198,7 @@ def _normal_scores(ascending: Float[np.ndarray, "quantity rank"]) -> Float[np.nd
     return scores
 
 
-def _rhat(halves: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, " quantity"]:
+def _rhat(halves: Float[np.ndarray, "quantity half step"]) -> Float[np.ndarray, " quantity"]:
     """Vehtari et al. (2021), equations 1 to 4."""
     length = halves.shape[2]
     between = length * halves.mean(2).var(1, ddof=1)
@@ -206,7 +206,7 @@ def _rhat(halves: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, 
     return np.sqrt((between / within + length - 1) / length)
 
 
-def _ess(halves: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, " quantity"]:
+def _ess(halves: Float[np.ndarray, "quantity half step"]) -> Float[np.ndarray, " quantity"]:
     """Vehtari et al. (2021), equations 10 and 11, with Geyer's initial monotone positive sequence."""
     number, length = halves.shape[1] * halves.shape[2], halves.shape[2]
     means = halves.mean(2)
@@ -219,7 +219,7 @@ def _ess(halves: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, "
     return np.where(np.ptp(halves, axis=(1, 2)) == 0, number, number / tau)
 
 
-def _covariance(centred: Float[np.ndarray, "quantity half draw"]) -> Float[np.ndarray, "quantity lag"]:
+def _covariance(centred: Float[np.ndarray, "quantity half step"]) -> Float[np.ndarray, "quantity lag"]:
     """Autocovariances, averaged over the halves."""
     length = centred.shape[2]
     padded = next_fast_len(2 * length, real=True)

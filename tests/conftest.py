@@ -17,6 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 ROOT = Path(__file__).parents[1]
+_CHECKED = ["bnn_models", "diagnostics", "inference"]
+# Here already: a folder's own conftest.py imports packages before `pytest_configure` when it is the one to be tested.
+# Discovery, which calls a million small functions, is checked in `make test-all`.
+install_import_hook(
+    [*_CHECKED, *(f"symmetry.{file.stem}" for file in (ROOT / "symmetry").glob("*.py"))], "typechecks.outermost"
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,13 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Shapes and types are checked; those of discovery, which calls a million small functions, in `make test-all`."""
-    packages = ["bnn_models", "diagnostics", "inference"]
+    """All shapes and types are checked in `make test-all`."""
     if config.getoption("--slow"):
-        install_import_hook([*packages, "symmetry"], "beartype.beartype")
-    else:
-        modules = [f"symmetry.{file.stem}" for file in (ROOT / "symmetry").glob("*.py")]
-        install_import_hook([*packages, *modules], "typechecks.outermost")
+        install_import_hook([*_CHECKED, "symmetry"], "beartype.beartype")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
