@@ -25,6 +25,9 @@ from benchmarks.problems import PROBLEMS, relative_difference
 _TOLERANCE = 1e-8
 # Gradients a second need no more.
 _MOST_DRAWS_FOR_SPEED = 500
+# Warm-up and draws of a short run. Our own kernels find the length of their trajectories in warm-up, and a few short
+# ones would say what it costs to begin a block.
+_QUICK, _OWN_RATES = (30, 30), (500, 100)
 
 
 class Session:
@@ -64,7 +67,9 @@ class Session:
         about: Record = {"problem": name, "system": system, "seed": seed, "rates": self._arguments.rates}
         if any(about.items() <= record.items() for record in self.records):
             return
-        draws = self._arguments.draws or PROBLEMS[name].num_draws
+        warmup, draws = self._arguments.warmup, self._arguments.draws or PROBLEMS[name].num_draws
+        if self._arguments.rates and known.peer is None:
+            warmup, draws = _OWN_RATES
         if system in SPEEDS:
             draws = min(draws, _MOST_DRAWS_FOR_SPEED)
         function = self._folder / "function.npy"
@@ -74,10 +79,10 @@ class Session:
         else:
             command = [str(environments.python(known.peer)), "-m", f"benchmarks.peers.{known.peer}"]
             command.append(str(self.problem(name)))
-        sizes = ["--warmup", str(self._arguments.warmup), "--draws", str(draws), "--seed", str(seed)]
+        sizes = ["--warmup", str(warmup), "--draws", str(draws), "--seed", str(seed)]
         measured = environments.run([*command, "--variant", known.variant, *sizes, "--function", str(function)])
         judged = judge(np.load(function)) if function.exists() else {}
-        self._keep(about | {"warmup": self._arguments.warmup, "draws": draws} | measured | judged)
+        self._keep(about | {"warmup": warmup, "draws": draws} | measured | judged)
 
     def _keep(self, record: Record) -> None:
         self.records.append(record)
@@ -113,7 +118,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, default=2, help="use so many cores (default 2)")
     parser.add_argument("--record", type=Path, help="file of measurements, to be gone on with")
     parser.add_argument(
-        "--rates", action="store_true", help="30 + 30 steps for the seconds alone, ESS from the long runs in --record"
+        "--rates", action="store_true", help="short runs for the seconds alone, ESS from the long runs in --record"
     )
     parser.add_argument("--report", action="store_true", help="measure nothing, report what --record holds")
     parser.add_argument("--markdown", action="store_true", help="print tables for benchmarks/README.md")
@@ -121,7 +126,7 @@ def parse() -> argparse.Namespace:
     if arguments.quick:
         arguments.rounds = 1
     if arguments.quick or arguments.rates:
-        arguments.warmup, arguments.draws = 30, 30
+        arguments.warmup, arguments.draws = _QUICK
     return arguments
 
 
