@@ -4,6 +4,7 @@ r"""A run on disk: a folder of plain arrays and JSON that outlives a crash and i
       manifest.json              settings, key, sites, versions, hashes of model and data, status
       data.npz                   observed and constant data, the probes, and where the chains start
       stop                       made by anybody who wants the run to stop after the running blocks
+      done-0000                  one of several processes has ended its chains and waits for the others
       group-0000/                chains that advance together: one on a CPU, a process's own on a mesh
         block-000000.npz         a block's arrays, axes (chain, draw, ...), named `group/name`
         state-000000.npz         all that the step after it needs; the last two are kept
