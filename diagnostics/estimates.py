@@ -163,8 +163,8 @@ def _estimate(piece: Float[np.ndarray, "quantity chain draw"]) -> tuple[np.ndarr
     variance = squares.mean((1, 2))
     mean = np.sqrt(squares.sum((1, 2)) / (piece[0].size - 1) / _ess(halves))
     sd = np.sqrt(((squares**2).mean((1, 2)) - variance**2) / (4 * variance * _ess(_halves(squares))))
-    rhat = np.maximum(_rhat(scores), _rhat(folded))
-    return rhat, _ess(scores), np.minimum(*tail), mean, sd, np.maximum(_time(scores), _time(folded))
+    larger_rhat = np.maximum(_rhat(scores), _rhat(folded))
+    return larger_rhat, _ess(scores), np.minimum(*tail), mean, sd, np.maximum(_time(scores), _time(folded))
 
 
 def _halves(piece: Float[np.ndarray, "quantity chain draw"]) -> Float[np.ndarray, "quantity half step"]:

@@ -43,6 +43,7 @@ from .between import (
     standardise,
     varying,
 )
+from .estimates import MIN_DRAWS
 from .levels import (
     FunctionKind,
     Quantities,
@@ -60,7 +61,6 @@ from .record import Record
 BETA_MIN = 0.093  # R-hat 1.05
 LOCAL_BETA_MIN = 0.25
 _NUM_PROBES = 5  # function values whose autocorrelation time is looked at
-_MIN_DRAWS = 4
 _NAN = float("nan")
 
 
@@ -147,7 +147,7 @@ def verdict(tree: xr.DataTree) -> Verdict:
     finite = finite_chains(tree)
     found = {level: restrict_chains(quantities, finite) for level, quantities in levels(tree)}
     num_chains, num_draws = int(finite.sum()), count_draws(tree)
-    comparable = num_chains >= 2 and num_draws >= _MIN_DRAWS
+    comparable = num_chains >= 2 and num_draws >= MIN_DRAWS
     tau = _slowest(found) if comparable else _NAN
     batches = num_batches(num_draws, tau) if comparable else 0
     chains = np.flatnonzero(finite)
