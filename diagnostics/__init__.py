@@ -1,9 +1,20 @@
-"""What the draws say: ArviZ trees, canonical weights, convergence at four levels, and the verdict."""
+"""What the draws say: ArviZ trees, canonical weights, convergence at four levels, the verdict, and the modes."""
 
+from .compare import Comparison as Comparison
+from .compare import compare as compare
 from .convergence import Convergence as Convergence
 from .convergence import convergence as convergence
 from .datatree import to_datatree as to_datatree
+from .mmd import MMD as MMD
+from .mmd import mmd as mmd
+from .mode_search import identify_modes as identify_modes
+from .modes import Modes as Modes
+from .modes import modes as modes
 from .overview import summary as summary
+from .paths import Barriers as Barriers
+from .paths import Path as Path
+from .paths import barriers as barriers
+from .paths import path as path
 from .problems import Diagnosis as Diagnosis
 from .problems import diagnose as diagnose
 from .quotient import canonicalize as canonicalize
@@ -12,6 +23,7 @@ from .storage import load as load
 from .storage import open_run as open_run
 from .storage import save as save
 from .storage import save_run as save_run
+from .unseen import chains_to_see as chains_to_see
 from .verdict import Label as Label
 from .verdict import State as State
 from .verdict import Verdict as Verdict

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from . import demo, diagnose, sample, summary, symmetries
+from . import compare, demo, diagnose, modes, sample, summary, symmetries
 
 DESCRIPTION = """\
 This posterior has many modes: which of them are only symmetries, which are real, and have my chains seen them all?
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (demo, sample, symmetries, diagnose, summary):
+    for module in (demo, sample, symmetries, diagnose, modes, summary, compare):
         name = module.__name__.rpartition(".")[2]
         line = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(name, help=line, description=line, allow_abbrev=False)

@@ -106,26 +106,42 @@ def finish(outcome: Outcome) -> DataTree | None:
         draws = dataclasses.replace(read_run(run)[0], posterior=posterior, kernel=draws.kernel)
     if draws.num_draws == 0:
         raise KeyboardInterrupt(f"before every chain had a draw; manymodes sample --resume {run} goes on")
-    tree = canonicalize(to_datatree(draws, symmetries), posterior=posterior)
+    tree = _with_modes(canonicalize(to_datatree(draws, symmetries), posterior=posterior))
     tree.attrs["num_draws"] = json.dumps(read_manifest(run)["num_draws"])
     save_run(tree, run)
     return tree
 
 
 def report(tree: DataTree, *, json: bool, run: str) -> int:
-    """Print the table, the verdict and the problems of a run; return the exit status."""
-    from diagnostics import convergence, diagnose, verdict
+    """Print the table, the verdict, the modes and the problems of a run; return the exit status."""
+    from diagnostics import convergence, diagnose, modes, verdict
 
-    table, judgement = convergence(tree), verdict(tree)
+    table, judgement, tree = convergence(tree), verdict(tree), _with_modes(tree)
+    found = modes(tree) if "modes" in tree.children else None
     problems = diagnose(tree, table=table, judgement=judgement)
     if json:
-        _print_json({"run": str(run), "convergence": table, "verdict": judgement, "diagnosis": problems})
+        parts = {"run": str(run), "convergence": table, "verdict": judgement, "modes": found, "diagnosis": problems}
+        _print_json(parts)
     else:
         print(_time_spent(tree))
         print(table, end="\n\n")
         print(judgement, end="\n\n")
+        if found is not None:
+            print(found, end="\n\n")
         print(problems)
     return int(problems.found)
+
+
+def _with_modes(tree: DataTree) -> DataTree:
+    """The tree with its modes; as it is where there are too few draws to look for any, which the verdict tells."""
+    from diagnostics import identify_modes
+
+    if "modes" in tree.children:
+        return tree
+    try:
+        return identify_modes(tree)
+    except ValueError:
+        return tree
 
 
 def _time_spent(tree: DataTree) -> str:
@@ -150,6 +166,6 @@ def forget_run(folder: str) -> None:
 
 
 def _print_json(parts: dict[str, Any]) -> None:
-    plain = {name: part if isinstance(part, str) else part.to_dict() for name, part in parts.items()}
+    plain = {name: part.to_dict() if hasattr(part, "to_dict") else part for name, part in parts.items()}
     json.dump(plain, sys.stdout, indent=2, allow_nan=False)
     print()

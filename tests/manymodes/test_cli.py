@@ -233,6 +233,10 @@ def test_a_model_file_is_sampled_judged_and_summarised(
     (folder / "regression.py").unlink()
     assert main(["diagnose", "run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == sampled
+    assert main(["modes", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["modes"] == sampled["modes"]
+    assert main(["modes", "run"]) == 0
+    assert capsys.readouterr().out.startswith("MODES: 1 in the raw weights, 1 once symmetries are removed")
     assert main(["summary", "run", "--json", "--vars", "slope"]) == 0
     assert abs(json.loads(capsys.readouterr().out)["slope"]["mean"] - 0.7) < 0.2
     assert az.from_netcdf("run/tree.nc")["posterior"]["slope"].shape == (4, 300)
