@@ -5,11 +5,13 @@ clearest valleys in their histograms, and the leading components where fewer tha
 clusters and takes the rest for noise. Noise joins the cluster that most of its nearest neighbours belong to. Two
 clusters stay two modes only if there is a valley between them: with
 
-    f(x) ~ r_m(x)^-k,    r_m the distance to the m-th nearest neighbour in k dimensions,
+    f(x) ~ r_m(x)^-k,    r_m the distance to the m-th nearest neighbour, k the dimension of the sample,
 
 the highest pass between them, ``max min(f(x), f(y))`` over neighbours x and y of different clusters, must be at most
-half as high as the lower of their peaks. So a bent ridge is one mode, however its ends lie. What is found is looked at
-again by itself, in dimensions of its own, until nothing falls apart: many modes do not fit into three.
+half as high as the lower of their peaks, and lower still by two standard errors, which are taken to be
+``1 / (k sqrt(m))``: on a line a chance gap cannot be gone round, in more dimensions it can. Larger clusters are
+measured by more neighbours. A bent ridge is one mode, however its ends lie. What is found is looked at again, in
+dimensions of its own, until nothing falls apart: many modes do not fit into three.
 
 References:
     R. J. G. B. Campello, D. Moulavi, J. Sander (2013), Density-based clustering based on hierarchical density
@@ -41,7 +43,9 @@ MAX_DRAWS = 4000
 _MIN_DRAWS = 20  # fewer have no density
 _DIMENSIONS = 3
 _SMOOTHING = 10  # neighbours that HDBSCAN takes its density from
-_NEIGHBOURS = 30  # of the density: a relative error of 1 / sqrt(30)
+_NEIGHBOURS = np.array([20, 40, 80, 160])  # of the density ...
+_PART = 16  # ... the most that are no more than this part of the smaller cluster
+_MARGIN = 2.0  # standard errors
 _VOTES = 15
 _MAX_DEPTH = 8
 _BINS, _SMOOTHED_BINS = 64, 2.0  # of histograms, and the standard deviation by which they are smoothed
@@ -219,25 +223,46 @@ def _vote(
 
 def _fill_valleys(points: Float[np.ndarray, "draw component"], labels: Int[np.ndarray, " draw"]) -> np.ndarray:
     """Join the two modes with the shallowest valley between them until all valleys are deep."""
-    distances, neighbours = map(np.asarray, KDTree(points).query(points, min(_NEIGHBOURS + 1, len(points))))
+    distances, neighbours = map(np.asarray, KDTree(points).query(points, min(_NEIGHBOURS[-1] + 1, len(points))))
+    scales = np.minimum(_NEIGHBOURS, distances.shape[1] - 1)
     # Copies of one draw lie at distance zero; their density is merely large.
-    radius = np.maximum(distances[:, -1], 1e-3 * np.median(distances[:, -1]) + np.finfo(float).tiny)
-    height = -points.shape[1] * np.log(radius)
-    near = neighbours[:, 1 : _VOTES + 1]
-    passes = np.minimum(height[:, None], height[near])
+    radii = np.maximum(distances, 1e-3 * np.median(distances[:, -1]) + np.finfo(float).tiny)
+    dimension = _dimension(radii[:, 1:])
+    heights = -dimension * np.log(radii[:, scales])
+    margin = _MARGIN / (dimension * np.sqrt(_NEIGHBOURS))
     while labels.max() > 0:
-        number = labels.max() + 1
-        peaks = np.array([_peak(height[labels == mode]) for mode in range(number)])
-        saddle = np.full((number, number), -np.inf)
-        np.maximum.at(saddle, (labels[:, None], labels[near]), passes)
-        depth = np.maximum(saddle, saddle.T) - np.minimum(peaks[:, None], peaks)
-        np.fill_diagonal(depth, -np.inf)
-        if depth.max() < np.log(VALLEY_MAX):
+        depth = _depths(heights, neighbours[:, 1 : _VOTES + 1], labels) + margin[:, None, None]
+        sizes = np.bincount(labels)
+        smaller = np.minimum(sizes[:, None], sizes)
+        scale = np.searchsorted(_NEIGHBOURS[1:], smaller // _PART, side="right")
+        of_pair = np.take_along_axis(depth, scale[None], axis=0)[0]
+        np.fill_diagonal(of_pair, -np.inf)
+        if of_pair.max() < np.log(VALLEY_MAX):
             break
-        first, second = sorted(np.unravel_index(depth.argmax(), depth.shape))
+        first, second = sorted(np.unravel_index(of_pair.argmax(), of_pair.shape))
         labels = np.where(labels == second, first, labels)
         labels = labels - (labels > second)
     return labels
+
+
+def _depths(
+    heights: Float[np.ndarray, "draw scale"], near: Int[np.ndarray, "draw neighbour"], labels: Int[np.ndarray, " draw"]
+) -> Float[np.ndarray, "scale mode mode"]:
+    """Logarithm of the height of the pass between two modes in units of the lower of their peaks, at every scale."""
+    number = int(labels.max()) + 1
+    depths = []
+    for height in heights.T:
+        peaks = np.array([_peak(height[labels == mode]) for mode in range(number)])
+        saddle = np.full((number, number), -np.inf)
+        np.maximum.at(saddle, (labels[:, None], labels[near]), np.minimum(height[:, None], height[near]))
+        depths.append(np.maximum(saddle, saddle.T) - np.minimum(peaks[:, None], peaks))
+    return np.stack(depths)
+
+
+def _dimension(radii: Float[np.ndarray, "draw neighbour"]) -> float:
+    """Dimension of a sample, which may lie on a curve: Levina and Bickel's, averaged as MacKay and Ghahramani do."""
+    closeness = np.log(radii[:, -1:] / radii[:, :-1]).mean()
+    return float(max(1, round(1 / closeness))) if closeness > 0 else 1.0
 
 
 def _peak(heights: Float[np.ndarray, " draw"]) -> float:

@@ -31,11 +31,22 @@ def _bent(rng):
     return draws
 
 
+def _on_a_line(rng):
+    return stats.t(3).rvs(size=(2000, 1), random_state=rng)
+
+
+def _on_a_curve(rng):
+    # Log likelihoods of twenty observations of a model with one parameter.
+    return stats.norm.logpdf(rng.normal(size=20), rng.normal(0.0, 0.2, size=(2000, 1)))
+
+
 def _almost_constant(rng):
     return 1e6 + 1e-12 * rng.normal(size=(500, 3))
 
 
-@pytest.mark.parametrize("make", [_normal, _heavy_tailed, _skewed, _flat, _bent, _almost_constant])
+@pytest.mark.parametrize(
+    "make", [_normal, _heavy_tailed, _skewed, _flat, _bent, _on_a_line, _on_a_curve, _almost_constant]
+)
 def test_one_mode_is_one(make):
     for seed in range(4):
         clusters = find_clusters(make(np.random.default_rng(seed)))
@@ -46,14 +57,22 @@ def test_one_mode_is_one(make):
 def _apart(rng, weights, distance, num_quantities, num_draws=3000):
     """A mixture of normals at the corners of a simplex, and where each draw comes from."""
     component = rng.choice(len(weights), size=num_draws, p=weights)
-    corners = distance / np.sqrt(2) * np.eye(num_quantities)[: len(weights)]
+    corners = distance / np.sqrt(2) * np.eye(len(weights), num_quantities)[: len(weights)]
+    if num_quantities == 1:
+        corners = distance * np.arange(len(weights))[:, None]
     return rng.normal(size=(num_draws, num_quantities)) + corners[component], component
 
 
 @pytest.mark.parametrize(
     ("weights", "distance", "num_quantities"),
-    [([0.7, 0.3], 6, 2), ([0.95, 0.05], 8, 50), ([0.5, 0.3, 0.2], 8, 20), (np.full(8, 1 / 8), 8, 20)],
-    ids=["two", "a small one", "three", "more than fit into three dimensions"],
+    [
+        ([0.7, 0.3], 6, 1),
+        ([0.7, 0.3], 6, 2),
+        ([0.95, 0.05], 8, 50),
+        ([0.5, 0.3, 0.2], 8, 20),
+        (np.full(8, 1 / 8), 8, 20),
+    ],
+    ids=["two on a line", "two", "a small one", "three", "more than fit into three dimensions"],
 )
 def test_modes_are_counted_and_their_draws_found(weights, distance, num_quantities):
     for seed in range(3):
