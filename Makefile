@@ -23,8 +23,9 @@ lint: $(VENV)/.test  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.test  ## ratios against NumPyro, BlackJAX, PyMC, nutpie, PyStan and the machine's limit
+bench: $(VENV)/.test  ## ratios against NumPyro, BlackJAX, PyMC, nutpie, PyStan, ArviZ and the machine's limit
 	$(BIN)/python -m benchmarks.scoreboard
+	$(BIN)/python -m benchmarks.convergence
 
 clean:  ## forget the environment
 	rm -rf $(VENV)

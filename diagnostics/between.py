@@ -29,6 +29,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.sparse import csgraph
 
+from .autocovariance import time_within
+
 P_MAX = 0.01  # below this a difference is not put down to chance
 NUM_PERMUTATIONS = 999
 BATCH_LENGTH = 6  # autocorrelation times that make a batch mean nearly independent of the next
@@ -62,14 +64,22 @@ class Decomposition:
 
 def varying(values: Float[np.ndarray, "chain draw quantity"]) -> Bool[np.ndarray, " quantity"]:
     """Which quantities vary by more than their floating-point type can resolve."""
-    wide = values.astype(np.float64)
-    return wide.std((0, 1)) > np.finfo(values.dtype).eps * np.abs(wide).max((0, 1), initial=0.0)
+    step = max(1, _BLOCK // 8 // max(1, values.shape[0] * values.shape[1]))
+    resolution = np.finfo(values.dtype).eps
+    is_varying = np.empty(values.shape[2], bool)
+    for begin in range(0, values.shape[2], step):  # some at a time, for in double precision all are large
+        wide = values[:, :, begin : begin + step].astype(np.float64)
+        is_varying[begin : begin + step] = wide.std((0, 1)) > resolution * np.abs(wide).max((0, 1), initial=0.0)
+    return is_varying
 
 
 def standardise(values: Float[np.ndarray, "chain draw quantity"]) -> Float[np.ndarray, "chain draw varying"]:
     """Centre and scale every quantity by its pooled mean and standard deviation; drop those that do not vary."""
     kept = values[:, :, varying(values)].astype(np.float64)
-    return (kept - kept.mean((0, 1))) / kept.std((0, 1))
+    spread = kept.std((0, 1))
+    kept -= kept.mean((0, 1))
+    kept /= spread
+    return kept
 
 
 def decompose(values: Float[np.ndarray, "chain draw quantity"]) -> Decomposition:
@@ -118,14 +128,7 @@ def autocorrelation_time(
     Returns:
         Between 1 (an anticorrelated quantity or a constant counts as independent draws) and the number of draws.
     """
-    num_draws = values.shape[1]
-    centred = values - values.mean(1, keepdims=True)
-    spectrum = np.fft.rfft(centred, n=2 * num_draws, axis=1)
-    covariance = np.fft.irfft((np.abs(spectrum) ** 2).mean(0), n=2 * num_draws, axis=0)[:num_draws] / num_draws
-    tau = _initial_sequence(covariance)
-    for _ in range(num_corrections):
-        tau = _initial_sequence(covariance + covariance[0] * tau / np.maximum(num_draws - tau, 1.0))
-    return tau
+    return time_within(np.ascontiguousarray(np.moveaxis(values, 2, 0)), num_corrections)
 
 
 def num_batches(num_draws: int, tau: float) -> int:
@@ -186,15 +189,6 @@ def permutation_test(
         pooled[start : start + step] = between.sum(-1)
         local[start : start + step] = (between * weight).max(-1)
     return _tail(pooled), _tail(local)
-
-
-def _initial_sequence(covariance: Float[np.ndarray, "lag quantity"]) -> Float[np.ndarray, " quantity"]:
-    """Geyer's initial monotone sequence estimate of the autocorrelation time."""
-    num_draws = len(covariance)
-    correlation = covariance / np.where(covariance[0] > 0, covariance[0], 1.0)
-    pairs = correlation[: num_draws // 2 * 2].reshape(num_draws // 2, 2, -1).sum(1)
-    positive = np.where(np.logical_and.accumulate(pairs > 0, axis=0), pairs, 0.0)
-    return np.clip(2.0 * np.minimum.accumulate(positive, axis=0).sum(0) - 1.0, 1.0, num_draws)
 
 
 def _between_squares(

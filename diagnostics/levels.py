@@ -1,4 +1,4 @@
-"""The four levels at which draws are looked at, as plain arrays.
+"""The four levels at which draws are looked at, as plain arrays: whole, or piece by piece from where they are stored.
 
 *raw weights* carry labels (permutations, signs, scales) that mean nothing; *canonical weights* have them removed; the
 *function* is what the model says (a network's output at the probe inputs; for any other model the pointwise log
@@ -9,8 +9,10 @@ None of them is convincing alone, so they are always shown side by side.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, cast
 
 import numpy as np
@@ -30,12 +32,61 @@ likelihood instead of a function that was too large to keep."""
 _GROUPS = {"raw": "posterior", "canonical": "canonical_posterior", "function": "function", "invariants": "invariants"}
 
 
-@dataclass(frozen=True)
-class Quantities:
-    """Scalar quantities of one level: their draws, and which entry of which variable each is."""
+# Values read at a time: blocks of quantities so wide that the rows of a file, one a draw, are read in long runs.
+_PIECE = 1 << 24
 
-    values: Float[np.ndarray, "chain draw quantity"]
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+@dataclass(frozen=True, eq=False)
+class Quantities:
+    """Scalar quantities of one level: their draws, and which entry of which variable each is.
+
+    Attributes:
+        arrays: variables with dimensions chain, draw and those of an entry; a lazily opened tree's are still on disk.
+        chains: which of their chains are meant.
+    """
+
+    arrays: Mapping[str, xr.DataArray]
+    chains: Bool[np.ndarray, " chain"]
+
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The variables and their shapes without chain and draw."""
+        return tuple((name, array.shape[2:]) for name, array in self.arrays.items())
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Numbers of chains, draws and quantities; nothing is read for them."""
+        num_draws = next(iter(self.arrays.values())).shape[1]
+        return int(self.chains.sum()), num_draws, sum(math.prod(shape) for _, shape in self.shapes)
+
+    @cached_property
+    def values(self) -> Float[np.ndarray, "chain draw quantity"]:
+        """All draws, in memory."""
+        return self._read([(name, ()) for name in self.arrays])
+
+    def pieces(self) -> Iterator[Float[np.ndarray, "chain draw quantity"]]:
+        """The same draws, some quantities after others, so that memory stays bounded; of the same type as `values`."""
+        most = max(1, _PIECE // max(1, len(self.chains) * self.sizes[1]))
+        boxes, size = [], 0
+        for name, shape in self.shapes:
+            for box, box_size in _boxes(shape, most):
+                if boxes and size + box_size > most:
+                    yield self._read(boxes)
+                    boxes, size = [], 0
+                boxes.append((name, box))
+                size += box_size
+        yield self._read(boxes)
+
+    def _read(self, boxes: Iterable[tuple[str, tuple[slice, ...]]]) -> Float[np.ndarray, "chain draw quantity"]:
+        read = [self.arrays[name][(slice(None), slice(None), *box)].values for name, box in boxes]
+        flat = [part.reshape(*part.shape[:2], math.prod(part.shape[2:])) for part in read]
+        values = np.concatenate(flat, axis=2, dtype=self._dtype, casting="unsafe")
+        return values if self.chains.all() else values[self.chains]
+
+    @property
+    def _dtype(self) -> np.dtype:
+        """The type that holds all variables; numbers that are not of floating point count as double precision."""
+        return np.result_type(*(x.dtype if x.dtype.kind == "f" else np.float64 for x in self.arrays.values()))
 
     def label(self, index: int) -> str:
         """Name of one quantity, ``hidden_0.kernel[3, 2]`` say."""
@@ -82,13 +133,16 @@ def finite_chains(tree: xr.DataTree) -> Bool[np.ndarray, " chain"]:
     """Which chains hold finite numbers only, at every level."""
     finite = np.ones(tree["posterior"].sizes["chain"], bool)
     for _, quantities in levels(tree):
-        finite &= np.isfinite(quantities.values).all((1, 2))
+        for piece in quantities.pieces():
+            finite &= np.isfinite(piece).all((1, 2))
     return finite
 
 
 def restrict_chains(quantities: Quantities, chains: Bool[np.ndarray, " chain"]) -> Quantities:
     """The same quantities in some of the chains."""
-    return Quantities(quantities.values[chains], quantities.shapes)
+    kept = quantities.chains.copy()
+    kept[kept] = chains
+    return quantities if chains.all() else replace(quantities, chains=kept)
 
 
 def latent_sites(dataset: xr.Dataset) -> tuple[str, ...]:
@@ -138,7 +192,18 @@ def _variables(tree: xr.DataTree, level: str) -> tuple[str, ...]:
 
 
 def _gather(dataset: xr.Dataset, names: Iterable[str]) -> Quantities:
-    arrays = {name: dataset[name].transpose("chain", "draw", ...).values for name in names}
-    flat = [array.reshape(*array.shape[:2], -1) for array in arrays.values()]
-    values = np.concatenate([array if array.dtype.kind == "f" else array.astype(np.float64) for array in flat], axis=2)
-    return Quantities(values, tuple((name, array.shape[2:]) for name, array in arrays.items()))
+    arrays = {name: dataset[name].transpose("chain", "draw", ...) for name in names}
+    return Quantities(arrays, np.ones(dataset.sizes["chain"], bool))
+
+
+def _boxes(shape: tuple[int, ...], most: int) -> Iterator[tuple[tuple[slice, ...], int]]:
+    """Boxes of at most so many entries, with their sizes, that hold all entries in order one behind the other."""
+    if not shape or math.prod(shape) <= most:
+        yield tuple(slice(None) for _ in shape), math.prod(shape)
+        return
+    size = math.prod(shape[1:])
+    step = max(1, most // size)
+    for begin in range(0, shape[0], step):
+        end = min(begin + step, shape[0])
+        for box, inner in _boxes(shape[1:], most):
+            yield (slice(begin, end), *box), (end - begin) * inner

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from diagnostics import autocovariance
 from diagnostics.between import (
     autocorrelation_time,
     decompose,
@@ -72,6 +73,25 @@ def test_autocorrelation_time_of_an_autoregressive_chain(autoregressive, phi):
 def test_autocorrelation_time_of_constants_and_of_anticorrelated_draws_is_one(autoregressive):
     assert autocorrelation_time(autoregressive(np.random.default_rng(4), (4, 2000, 1), -0.5)) == 1.0
     assert autocorrelation_time(np.ones((2, 100, 1))) == 1.0
+
+
+def test_autocorrelation_time_is_that_of_all_lags_where_the_first_do_not_hold_the_sequence(autoregressive, monkeypatch):
+    rng = np.random.default_rng(8)
+    values = np.concatenate([autoregressive(rng, (3, 700, 4), phi) for phi in (0.3, 0.99, 0.8)], axis=2)
+    tau = autocorrelation_time(values)
+    assert tau[4:8].min() > 10 > tau[:4].max()
+    for lags in (4, 700):
+        monkeypatch.setattr(autocovariance, "FIRST_LAGS", lags)
+        np.testing.assert_allclose(autocorrelation_time(values), tau, rtol=1e-9)
+
+
+def test_autocovariances_are_the_sums_that_they_stand_for():
+    chains = np.random.default_rng(9).normal(size=(2, 3, 50)) + 5.0
+    centred = chains - chains.mean(2, keepdims=True)
+    expected = [(centred[..., : 50 - k] * centred[..., k:]).sum(2).mean(1) / 50 for k in range(50)]
+    for num_lags in (1, 7, 50):
+        found = autocovariance.autocovariance(chains, num_lags)
+        np.testing.assert_allclose(found, np.stack(expected, 1)[:, :num_lags], atol=1e-12)
 
 
 def test_batches_are_six_autocorrelation_times_long():

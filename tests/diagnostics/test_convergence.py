@@ -1,9 +1,12 @@
+import tracemalloc
+
 import arviz as az
 import numpy as np
 import pytest
 
-from diagnostics import convergence
+from diagnostics import convergence, levels, load, save
 from diagnostics.convergence import chance_rhat
+from diagnostics.levels import Quantities
 
 
 @pytest.mark.parametrize(("num_chains", "num_draws", "phi"), [(4, 1000, 0.0), (4, 1000, 0.9), (8, 500, 0.8)])
@@ -73,3 +76,76 @@ def test_too_little_to_compare_gives_numbers_that_json_can_hold(tree_of, shape):
     assert np.isnan(table.row("raw").rhat_max)
     assert table.to_dict()["rows"][0]["rhat_max"] is None
     assert "raw weights" in str(table)
+
+
+@pytest.fixture
+def sites():
+    """Variables of several shapes and types, some of which never vary."""
+    rng = np.random.default_rng(7)
+    shapes = {"scalar": (), "vector": (7,), "matrix": (5, 6), "cube": (2, 3, 4)}
+    drawn = {name: rng.normal(size=(3, 40, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    drawn["matrix"][..., 2, :] = 1.0
+    return drawn | {"wide": rng.normal(size=(3, 40, 3)), "count": rng.poisson(2.0, (3, 40, 2))}
+
+
+def gathered(sites):
+    return np.concatenate([array.reshape(*array.shape[:2], -1) for array in sites.values()], axis=2)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 13, 1000])
+def test_pieces_are_the_whole_whatever_their_size(tree_of, sites, monkeypatch, most):
+    monkeypatch.setattr(levels, "_PIECE", most * 3 * 40)
+    _, quantities = next(levels.levels(tree_of(sites)))
+    assert quantities.sizes == (3, 40, 67)
+    np.testing.assert_array_equal(quantities.values, gathered(sites))
+    pieces = list(quantities.pieces())
+    assert max(piece.shape[2] for piece in pieces) <= most
+    assert {piece.dtype for piece in pieces} == {quantities.values.dtype}
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=2), quantities.values)
+
+
+def test_chains_are_restricted_again_and_again(tree_of, sites):
+    _, quantities = next(levels.levels(tree_of(sites)))
+    two = levels.restrict_chains(quantities, np.array([True, False, True]))
+    one = levels.restrict_chains(two, np.array([False, True]))
+    np.testing.assert_array_equal(two.values, quantities.values[[0, 2]])
+    np.testing.assert_array_equal(one.values, quantities.values[[2]])
+    np.testing.assert_array_equal(next(one.pieces()), one.values)
+    assert one.sizes == (1, 40, 67)
+
+
+@pytest.mark.parametrize(("suffix", "max_quantities"), [(".nc", 11), (".zarr", None)])
+def test_table_of_a_lazily_opened_tree_is_that_of_the_loaded_one(
+    tree_of, sites, tmp_path, monkeypatch, suffix, max_quantities
+):
+    sites["vector"][1, 3, 2] = np.nan
+    save(tree_of(sites, np.random.default_rng(8).normal(size=(3, 40, 9))), tmp_path / f"tree{suffix}")
+    expected = convergence(load(tmp_path / f"tree{suffix}"), max_quantities=max_quantities)
+    assert expected.row("raw").num_measured == (max_quantities or 61)
+    monkeypatch.setattr(levels, "_PIECE", 16 * 3 * 40)
+    opened = load(tmp_path / f"tree{suffix}", lazy=True)
+    found = convergence(opened, max_quantities=max_quantities)
+    opened.close()
+    assert (found.num_chains, found.num_draws, found.left_out) == (2, 40, (1,))
+    for row, other in zip(found.rows, expected.rows, strict=True):
+        assert (row.level, row.worst) == (other.level, other.worst)
+        numbers = [[x for x in one.to_dict().values() if not isinstance(x, str)] for one in (row, other)]
+        np.testing.assert_allclose(*numbers, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("whole", "bounded"), [(False, True), (True, False)])
+def test_memory_is_bounded_where_the_draws_are_on_disk(tree_of, tmp_path, monkeypatch, whole, bounded):
+    weights = np.random.default_rng(9).standard_normal((4, 8, 600_000), np.float32)
+    save(tree_of(weights), tmp_path / "tree.nc")
+    monkeypatch.setattr(levels, "_PIECE", 2**21)
+    if whole:  # the control: what reads all of it is seen to
+        monkeypatch.setattr(Quantities, "pieces", lambda self: iter([self.values]))
+    opened = load(tmp_path / "tree.nc", lazy=True)
+    tracemalloc.start()
+    try:
+        assert convergence(opened, max_quantities=100).row("raw").num_measured == 100
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        opened.close()
+    assert (peak < 0.5 * weights.nbytes) == bounded

@@ -44,6 +44,7 @@ def cases(ar):
     yield "chains of seven", ar(RNG, (3, 7, 30), 0.9)
     yield "chains of nine", ar(RNG, (3, 9, 30), 0.9)
     yield "float32", ar(RNG, (4, 200, 4), 0.5).astype(np.float32)
+    yield "some slow", np.concatenate([ar(RNG, (4, 600, 3), phi) for phi in (0.2, 0.995, 0.5)], axis=2)
 
 
 def test_numbers_are_those_of_arviz(autoregressive):
@@ -52,6 +53,21 @@ def test_numbers_are_those_of_arviz(autoregressive):
         for statistic, expected in arviz_estimates(values.astype(float)).items():
             np.testing.assert_allclose(getattr(found, statistic), expected, rtol=1e-10, err_msg=f"{name}: {statistic}")
         np.testing.assert_array_equal(rhat(values), found.rhat)
+
+
+@pytest.mark.parametrize("number", [4, 17, 1000])
+def test_rows_are_sorted_to_the_last_bit(number):
+    steps = np.spacing(1.0) * RNG.permutation(
+        number
+    )  # which the place of a number takes in the integers that are sorted
+    normal, counts = RNG.normal(size=number), RNG.poisson(1.0, number) - 1.0
+    rows = np.stack(
+        [normal, 1.0 + steps, -1.0 - steps, counts, np.copysign(0.0, normal), 1e-310 * normal, 1e300 * normal]
+    )
+    order, ascending = estimates._sort(rows)
+    np.testing.assert_array_equal(ascending, np.sort(rows, axis=1))
+    np.testing.assert_array_equal(rows.reshape(-1)[order], ascending)
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.arange(rows.size).reshape(rows.shape))
 
 
 def test_pieces_make_no_difference(autoregressive, monkeypatch):
