@@ -17,7 +17,10 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -27,11 +30,21 @@ from scipy import stats
 from .between import varying
 from .estimates import MIN_DRAWS, Estimates, estimate
 from .levels import TITLES, Quantities, check_tree, count_draws, finite_chains, levels, restrict_chains
+from .nested import chainwise_rhat, check_superchains, nested_rhat
 from .record import Record
 
 MAX_QUANTITIES = 20_000  # measured a level; 4 x 1000 draws of one take 0.7 to 1 ms of a core
+_MAX_SAMPLE = 500  # whose chain-wise and nested R-hat are looked at
 CHANCE = 0.01  # how often perfectly mixed chains exceed the level
 RHAT_MAX = 1.01  # Vehtari et al. 2021; smaller excesses do no harm however certain they are
+
+
+class _Estimated(NamedTuple):
+    """Estimates and standard deviations of quantities, and the draws of an evenly spaced sample of them."""
+
+    estimates: Estimates
+    sd: Float[np.ndarray, " quantity"]
+    sample: Float[np.ndarray, "chain draw sampled"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class Row(Record):
 
     ``rhat_above`` is the share above what perfectly mixed chains exceed in 1 % of the quantities; ``rhat_beyond``
     counts the quantities above both 1.01 and what the largest of them all would exceed in 1 % of the runs.
+    ``rhat_chainwise`` is the chain-wise split R-hat (`nested.py`) of the median quantity in the worst chain,
+    ``rhat_nested`` the largest nested R-hat, NaN without superchains.
     """
 
     level: str
@@ -57,6 +72,8 @@ class Row(Record):
     ess_tail_min: float
     ess_tail_median: float
     mcse_over_sd: float
+    rhat_chainwise: float
+    rhat_nested: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,10 @@ class Convergence(Record):
             "exceed in 1 %.",
             "'MCSE / sd': Monte Carlo error of the mean, in posterior standard deviations. 'ESS tail': at the 5 % and "
             "95 % quantiles.",
+            f"Each chain by itself (chain-wise split R-hat, median quantity): {self._each('chainwise')}.",
         ]
+        if any(np.isfinite(row.rhat_nested) for row in self.rows):
+            lines.append(f"Between superchains (largest nested R-hat): {self._each('nested')}.")
         lines += [
             f"{TITLES[row.level]}: measured on {row.num_measured} of {row.num_quantities - row.num_constant} varying "
             "quantities, evenly spaced."
@@ -97,22 +117,36 @@ class Convergence(Record):
         ]
         return "\n".join(lines)
 
+    def _each(self, name: str) -> str:
+        """One kind of R-hat at every level."""
+        return ", ".join(f"{TITLES[row.level]} {getattr(row, f'rhat_{name}'):.3f}" for row in self.rows)
 
-def convergence(tree: xr.DataTree, *, max_quantities: int | None = MAX_QUANTITIES) -> Convergence:
+
+def convergence(
+    tree: xr.DataTree, *, max_quantities: int | None = MAX_QUANTITIES, superchains: Sequence[int] | None = None
+) -> Convergence:
     """R-hat, ESS and MCSE of raw weights, canonical weights, function and invariants.
 
     Args:
         tree: As `to_datatree` or `canonicalize` returns it; draws of a tree opened lazily (`load`) are read in pieces.
         max_quantities: Quantities measured a level, evenly spaced; None: all, in minutes where there are a million.
+        superchains: For each chain the number of the point that it was started from, if several chains were started
+            from each; adds nested R-hat.
 
     Returns:
         The table. Chains with values that are not finite are left out and named; numbers that need two chains of four
         draws are NaN where there are fewer.
+
+    Raises:
+        ValueError: If it is no tree of draws, or the superchains of the finite chains are not two of equally many.
     """
     check_tree(tree)
     finite = finite_chains(tree)
+    if superchains is not None:
+        superchains = check_superchains(superchains, len(finite))[finite].tolist()
     rows = tuple(
-        measure(level, restrict_chains(quantities, finite), max_quantities) for level, quantities in levels(tree)
+        measure(level, restrict_chains(quantities, finite), max_quantities, superchains)
+        for level, quantities in levels(tree)
     )
     return Convergence(int(finite.sum()), count_draws(tree), rows, tuple(int(c) for c in np.flatnonzero(~finite)))
 
@@ -137,13 +171,19 @@ def chance_rhat(
     return np.sqrt(1.0 - 1.0 / half + quantile * tau / half)
 
 
-def measure(level: str, quantities: Quantities, max_quantities: int | None = MAX_QUANTITIES) -> Row:
+def measure(
+    level: str,
+    quantities: Quantities,
+    max_quantities: int | None = MAX_QUANTITIES,
+    superchains: Sequence[int] | None = None,
+) -> Row:
     """Convergence of given quantities.
 
     Args:
         level: What to call them.
         quantities: Their draws, of finite chains.
         max_quantities: How many are measured, evenly spaced; None: all.
+        superchains: Number of each chain's superchain, if there are any.
     """
     num_chains, num_draws, num_quantities = quantities.sizes
     enough = num_chains >= 2 and num_draws >= MIN_DRAWS
@@ -153,8 +193,8 @@ def measure(level: str, quantities: Quantities, max_quantities: int | None = MAX
     if num_measured == 0:
         nan = float("nan")
         constant = num_quantities if enough else 0
-        return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", nan, nan, nan, nan, nan)
-    found, sd = _estimate_chosen(quantities, chosen)
+        return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", *[nan] * 7)
+    found, sd, sample = _estimate_chosen(quantities, chosen)
     rhat = found.rhat
     largest = chance_rhat(found.tau, num_chains, num_draws, CHANCE / len(rhat))
     return Row(
@@ -173,7 +213,17 @@ def measure(level: str, quantities: Quantities, max_quantities: int | None = MAX
         ess_tail_min=float(found.ess_tail.min()),
         ess_tail_median=float(np.median(found.ess_tail)),
         mcse_over_sd=float(np.median(found.mcse_mean / sd)),
+        **_other_rhats(sample, superchains),
     )
+
+
+def _other_rhats(
+    values: Float[np.ndarray, "chain draw quantity"], superchains: Sequence[int] | None
+) -> dict[str, float]:
+    """R-hat of each chain by itself and of superchains."""
+    chainwise = float(np.median(chainwise_rhat(values), axis=1).max())
+    nested = math.nan if superchains is None else float(nested_rhat(values, superchains).max())
+    return {"rhat_chainwise": chainwise, "rhat_nested": nested}
 
 
 def _moving(quantities: Quantities) -> Int[np.ndarray, " varying"]:
@@ -181,19 +231,29 @@ def _moving(quantities: Quantities) -> Int[np.ndarray, " varying"]:
     return np.flatnonzero(np.concatenate([varying(piece) for piece in quantities.pieces()]))
 
 
-def _estimate_chosen(
+def _chosen_pieces(
     quantities: Quantities, chosen: Int[np.ndarray, " quantity"]
-) -> tuple[Estimates, Float[np.ndarray, " quantity"]]:
-    """Estimates and standard deviations of some quantities, given in ascending order, without holding all draws."""
-    estimates, deviations, begin = [], [], 0
+) -> Iterator[Float[np.ndarray, "chain draw quantity"]]:
+    """Draws of some quantities, given in ascending order, without holding all."""
+    begin = 0
     for piece in quantities.pieces():
         first, last = np.searchsorted(chosen, [begin, begin + piece.shape[2]])
         if first < last:
-            some = piece if last - first == piece.shape[2] else piece[:, :, chosen[first:last] - begin]
-            estimates.append(estimate(some))
-            deviations.append(some.std((0, 1), dtype=float))
+            yield piece if last - first == piece.shape[2] else piece[:, :, chosen[first:last] - begin]
         begin += piece.shape[2]
-    return Estimates(*(np.concatenate(parts) for parts in zip(*estimates, strict=True))), np.concatenate(deviations)
+
+
+def _estimate_chosen(quantities: Quantities, chosen: Int[np.ndarray, " quantity"]) -> _Estimated:
+    """Everything that is estimated of some quantities, in one pass over their draws."""
+    stride = math.ceil(len(chosen) / _MAX_SAMPLE)
+    estimates, deviations, samples, begin = [], [], [], 0
+    for piece in _chosen_pieces(quantities, chosen):
+        estimates.append(estimate(piece))
+        deviations.append(piece.std((0, 1), dtype=float))
+        samples.append(piece[:, :, -begin % stride :: stride])
+        begin += piece.shape[2]
+    found = Estimates(*(np.concatenate(parts) for parts in zip(*estimates, strict=True)))
+    return _Estimated(found, np.concatenate(deviations), np.concatenate(samples, axis=2))
 
 
 def _line(row: Row) -> str:

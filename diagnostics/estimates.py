@@ -100,6 +100,14 @@ def rhat(values: Float[np.ndarray, "chain draw quantity"]) -> Float[np.ndarray, 
     return _in_chunks(values, _estimate_rhat)[0]
 
 
+def split_scores(
+    values: Float[np.ndarray, "chain draw quantity"],
+) -> tuple[Float[np.ndarray, "quantity half step"], Float[np.ndarray, "quantity half step"]]:
+    """Normal scores of split chains, all first halves before all second ones, and those of the folded draws."""
+    ranked = _Sorted.of(_halves(np.ascontiguousarray(np.moveaxis(values, 2, 0), dtype=float)))
+    return ranked.scores(), ranked.folded_scores()
+
+
 def _estimate_rhat(piece: Float[np.ndarray, "quantity chain draw"]) -> tuple[np.ndarray]:
     ranked = _Sorted.of(_halves(piece))
     return (np.maximum(_rhat(ranked.scores()), _rhat(ranked.folded_scores())),)
