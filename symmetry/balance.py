@@ -95,23 +95,37 @@ def min_mass(weights: Weights, group: SymmetryGroup, precisions: Weights | None 
 
     Converged when no log-scale moves by more than 1e-7 (3e-6 in float32) in a sweep.
     """
-    masses = _entry_masses(weights, group, precisions)
-    if not masses:
+    scaled = {slot.site for factor in group.factors if factor.kind == "scale" for slot in factor.slots}
+    if not scaled:
         return MinMass({}, jnp.zeros(()), jnp.zeros(()), jnp.zeros((), int))
-    solution = _min_mass(uniform(group), masses)
+    given = ({site: arrays[site] for site in scaled if site in arrays} for arrays in (weights, precisions or {}))
+    solution = _min_mass(uniform(group), *given)
     return solution._replace(log_scales=expand(group, uniform(group), solution.log_scales))
 
 
 @jax.jit
-def _min_mass(group: SymmetryGroup, masses: dict[str, Array]) -> MinMass:
+def _min_mass(group: SymmetryGroup, weights: Weights, precisions: Weights) -> MinMass:
     graph = ScaleGraph.from_group(group)
-    batch = next(mass.shape[: mass.ndim - len(group.sites[site])] for site, mass in masses.items())
-    flat = {site: mass.reshape(-1, *group.sites[site]) for site, mass in masses.items()}
-    numbers = sum(math.prod(group.sites[site]) for site in masses)
-    lanes = max(1, _LANE_NUMBERS // max(numbers, 1))
-    solve = partial(_solve_one, graph)
-    solution = jax.vmap(solve)(flat) if math.prod(batch) <= lanes else lax.map(solve, flat, batch_size=lanes)
-    return jax.tree.map(lambda array: array.reshape(batch + array.shape[1:]), solution)
+    entries = _entry_masses(weights, group, precisions)
+    batch = next(mass.shape[: mass.ndim - len(group.sites[site])] for site, mass in entries.items())
+    # Here and not draw by draw: squares are taken and summed at once, and those of a kernel's taps are never stored.
+    flat = {site: mass.reshape(math.prod(batch), *group.sites[site]) for site, mass in entries.items()}
+    masses = jax.vmap(graph.sum_to_rows)(flat)
+    numbers = sum(math.prod(mass.shape[1:]) for mass in masses)
+    num_turns = max(1, math.ceil(math.prod(batch) / max(1, _LANE_NUMBERS // max(numbers, 1))))
+    lanes = math.ceil(math.prod(batch) / num_turns)
+
+    def to_turns(mass: Array) -> Array:
+        # Draws without mass fill the last turn: a smaller turn would be a program of its own, seconds of compilation.
+        missing = [(0, num_turns * lanes - len(mass))] + [(0, 0)] * (mass.ndim - 1)
+        return jnp.pad(mass, missing).reshape(num_turns, lanes, *mass.shape[1:])
+
+    def from_turns(array: Array) -> Array:
+        shape = array.shape[2:]
+        return array.reshape(num_turns * lanes, *shape)[: math.prod(batch)].reshape(batch + shape)
+
+    solution = lax.map(jax.vmap(partial(_solve_one, graph)), [to_turns(mass) for mass in masses])
+    return jax.tree.map(from_turns, solution)
 
 
 def _entry_masses(weights: Weights, group: SymmetryGroup, precisions: Weights | None) -> dict[str, Array]:
@@ -141,9 +155,8 @@ class _Sweep(NamedTuple):
     num_sweeps: Array
 
 
-def _solve_one(graph: ScaleGraph, entry_masses: dict[str, Array]) -> MinMass:
-    """Two-level sweeps for one draw, without batch dims."""
-    masses = graph.sum_to_rows(entry_masses)
+def _solve_one(graph: ScaleGraph, masses: Sequence[Array]) -> MinMass:
+    """Two-level sweeps for one draw, its masses summed to rows."""
     alive = graph.alive(masses)
     dtype = masses[0].dtype
     tolerance = max(1e-7, 25 * float(jnp.finfo(dtype).eps))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from .action import AnyArray
 from .assignment import Arrays, AxisClass, act_on_host, axis_classes, best_of_class
@@ -40,7 +41,7 @@ def align_draws(group: SymmetryGroup, draws: Arrays, reference: Arrays, start: A
     chunks = []
     for first in range(0, num_draws, step):
         part = slice(first, first + step)
-        target = {s: array[part] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
+        target = _reference_at(group, reference, part)
         chunks.append(_align_chunk(group, classes, _at(draws, part), target, _at(start, part)))
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in start}
 
@@ -51,11 +52,11 @@ def _align_chunk(
     forward = _forward(group, classes, draws, reference, start)
     if len(classes) == 1 and not classes[0].is_quadratic:
         return forward
-    better = _inner_product(group, draws, reference, forward) > _inner_product(group, draws, reference, start)
+    better = _gain(group, draws, reference, forward, start) > 0
     element = {name: _choose(better, forward[name], start[name]) for name in start}
     active = np.arange(len(better))
     for _ in range(_MAX_PASSES):
-        target = {s: array[active] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
+        target = _reference_at(group, reference, active)
         improved, progress = _one_pass(group, classes, _at(draws, active), target, _at(element, active))
         for name, values in improved.items():
             element[name][active] = values
@@ -108,8 +109,7 @@ def _one_pass(
     progress = np.zeros(len(threshold), bool)
     for wreath in wreaths(group):
         part = best_of_wreath(group, wreath, draws, reference, element, align_draws)
-        proposed = _inner_product(group, draws, reference, element | part)
-        better = proposed - _inner_product(group, draws, reference, element) > threshold
+        better = _gain(group, draws, reference, element | part, element) > threshold
         element |= {name: _choose(better, values, element[name]) for name, values in part.items()}
         progress |= better
     # A change of a class that others vary over carries their values along, which the score of the class alone ignores.
@@ -117,12 +117,25 @@ def _one_pass(
     for axis_class in classes:
         part, gain = best_of_class(group, axis_class, draws, reference, element)
         if axis_class.is_quadratic or axis_class.name in carrying:
-            proposed = _inner_product(group, draws, reference, element | part)
-            gain = proposed - _inner_product(group, draws, reference, element)
+            gain = _gain(group, draws, reference, element | part, element)
         better = gain > threshold
         element |= {name: _choose(better, values, element[name]) for name, values in part.items()}
         progress |= better
     return element, progress
+
+
+def _gain(
+    group: SymmetryGroup, draws: Arrays, reference: Arrays, proposed: Arrays, present: Arrays
+) -> Float[np.ndarray, " draw"]:
+    """By how much the inner product of one element exceeds that of another; taken only where they differ."""
+    differs = [(proposed[name] != values).reshape(len(values), -1).any(axis=-1) for name, values in present.items()]
+    gain = np.zeros(len(differs[0]))
+    rows = np.flatnonzero(np.logical_or.reduce(differs))
+    if len(rows):
+        here, target = _at(draws, rows), _reference_at(group, reference, rows)
+        after, before = (_inner_product(group, here, target, _at(element, rows)) for element in (proposed, present))
+        gain[rows] = after - before
+    return gain
 
 
 def _inner_product(group: SymmetryGroup, draws: Arrays, reference: Arrays, element: Arrays) -> np.ndarray:
@@ -144,6 +157,11 @@ def _in_full_precision(value: AnyArray) -> np.ndarray:
 def _choose(which: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
     """Draw by draw one of two values of a factor."""
     return np.where(which.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+
+
+def _reference_at(group: SymmetryGroup, reference: Arrays, index: slice | np.ndarray) -> dict[str, np.ndarray]:
+    """The reference of some draws, whether they share it or not."""
+    return {s: array[index] if array.ndim > len(group.sites[s]) else array for s, array in reference.items()}
 
 
 def _at(arrays: Arrays, index: slice | np.ndarray) -> dict[str, np.ndarray]:

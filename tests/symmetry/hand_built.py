@@ -3,12 +3,15 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, logsumexp
 
 from symmetry import Factor, Pin, Slot, SymmetryGroup
+
+GATES = {"inner": 1, "recurrent": 1, "bias": 0}
+"""Sites of an LSTM with the axis that has its gates behind one another."""
 
 INPUTS = np.linspace(-1.5, 2.0, 14).reshape(7, 2)
 
@@ -178,6 +181,59 @@ def recurrent() -> Case:
     return Case(SymmetryGroup({"inner": (2, 3), "recurrent": (3, 3), "head": (3, 1)}, factors), function)
 
 
+def residual() -> Case:
+    """Two tanh blocks add to a linear stream, whose permutation, signs and scales they share."""
+    n, m, sites = 3, 4, {"embed": (2, 3), "head": (3, 1)}
+    reads, writes, factors = [Slot("head", 0, n)], [Slot("embed", 1, n)], []
+    for block in ("a", "b"):
+        sites |= {f"in_{block}": (n, m), f"bias_{block}": (m,), f"out_{block}": (m, n)}
+        reads.append(Slot(f"in_{block}", 0, n))
+        writes.append(Slot(f"out_{block}", 1, n))
+        inner = Slot(f"in_{block}", 1, m), Slot(f"bias_{block}", 0, m), Slot(f"out_{block}", 0, m)
+        factors += factors_of(f"inner_{block}", m, permutation=inner, sign=inner)
+    stream, down = (*writes, *reads), tuple(replace(slot, exponent=-1) for slot in reads)
+    factors += factors_of("stream", n, permutation=stream, sign=stream, scale=(*writes, *down))
+
+    def function(w: dict[str, np.ndarray]) -> np.ndarray:
+        x = INPUTS @ w["embed"]
+        for block in ("a", "b"):
+            x = x + np.tanh(x @ w[f"in_{block}"] + w[f"bias_{block}"]) @ w[f"out_{block}"]
+        return x @ w["head"]
+
+    return Case(SymmetryGroup(sites, tuple(factors)), function)
+
+
+def projected() -> SymmetryGroup:
+    """A residual network whose stream is widened by a projection beside a block of convolutions."""
+    sites = {"stem": (3, 1, 3), "bias": (3,), "first": (3, 3, 4), "second": (3, 4, 5), "shortcut": (1, 3, 5)}
+    down = {"exponent": -1}
+    narrow = Slot("stem", 2, 3), Slot("bias", 0, 3), Slot("first", 1, 3, **down), Slot("shortcut", 1, 3, **down)
+    inner = Slot("first", 2, 4), Slot("second", 1, 4, **down)
+    wide = Slot("second", 2, 5), Slot("shortcut", 2, 5), Slot("head", 0, 5, **down)
+    factors = Factor("n", "scale", "n", 3, narrow), Factor("i", "scale", "i", 4, inner)
+    return SymmetryGroup(sites | {"head": (5, 2)}, (*factors, Factor("w", "scale", "w", 5, wide)))
+
+
+def lstm() -> Case:
+    """Fused gates: a state changes its sign with its candidate, the second segment, and its rows in the kernels."""
+    n, sites = 3, {"inner": (2, 12), "recurrent": (3, 12), "bias": (12,), "head": (3, 1)}
+    columns = [Slot(site, axis, n, offset=n * k) for k in range(4) for site, axis in GATES.items()]
+    rows = Slot("recurrent", 0, n), Slot("head", 0, n)
+    candidate = [slot for slot in columns if slot.offset == n]
+    factors = factors_of("state", n, permutation=(*columns, *rows), sign=(*candidate, *rows))
+
+    def function(w: dict[str, np.ndarray]) -> np.ndarray:
+        state = cell = np.zeros((len(INPUTS), n))
+        for _ in range(2):
+            z = INPUTS @ w["inner"] + state @ w["recurrent"] + w["bias"]
+            keep, new, write, read = np.split(z, 4, axis=1)
+            cell = expit(keep) * cell + expit(write) * np.tanh(new)
+            state = expit(read) * np.tanh(cell)
+        return state @ w["head"]
+
+    return Case(SymmetryGroup(sites, factors), function)
+
+
 def whole_arrays() -> Case:
     """A scalar gain times a kernel: scale and sign of whole arrays."""
     gain, kernel = Slot("gain", None, 1), Slot("kernel", None, 1)
@@ -203,6 +259,8 @@ PLAIN: dict[str, Callable[[], Case]] = {
     "coloured": coloured,
     "two_signs": two_signs,
     "recurrent": recurrent,
+    "residual": residual,
+    "lstm": lstm,
     "whole_arrays": whole_arrays,
     "trivial": lambda: Case(SymmetryGroup({"slope": (2,)}), lambda weights: INPUTS @ weights["slope"]),
 }

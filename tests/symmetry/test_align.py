@@ -53,8 +53,9 @@ def test_planted_elements_are_recovered_exactly_without_noise(make_mlp_group, wi
         assert share_recovered(group, align(weights, group, reference), element) == 1
 
 
-def test_planted_elements_are_recovered_through_noise(make_mlp_group, planted):
-    group = make_mlp_group((4, 32, 32, 1), FINITE)
+@pytest.mark.parametrize("widths", [(4, 32, 32, 1), (4, 32, 32, 32, 1)])
+def test_planted_elements_are_recovered_through_noise(make_mlp_group, widths, planted):
+    group = make_mlp_group(widths, FINITE)
     shares = []
     for seed in range(10):
         reference, element, weights = planted(group, seed, 5, noise=0.2)
@@ -70,7 +71,18 @@ def test_a_cold_start_does_not_recover_them(make_mlp_group, monkeypatch, planted
 
 
 @pytest.mark.parametrize(
-    "name", ["gated", "channels_last", "channels_first", "two_signs", "coloured", "mixture", "whole_arrays"]
+    "name",
+    [
+        "gated",
+        "channels_last",
+        "channels_first",
+        "two_signs",
+        "coloured",
+        "mixture",
+        "whole_arrays",
+        "residual",
+        "lstm",
+    ],
 )
 def test_planted_elements_of_other_groups_are_undone(cases, name, planted):
     group = cases[name]().group.restrict(FINITE)

@@ -5,6 +5,7 @@ import importlib
 import jax
 import numpy as np
 import pytest
+from hand_built import projected
 from subsets import only
 
 from symmetry import Factor, Slot, SymmetryGroup, balance, min_mass
@@ -80,10 +81,11 @@ GROUPS = {
     "square": lambda make: make((2, 4, 3, 1), ("scale",), -2),
     "conv": lambda make: conv_and_dense(),
     "residual": lambda make: residual(),
+    "projected": lambda make: projected(),
 }
 
 
-@pytest.fixture(params=GROUPS)
+@pytest.fixture(params=only(set(GROUPS) - {"projected"}, GROUPS))
 def group(request, make_mlp_group):
     return GROUPS[request.param](make_mlp_group)
 
