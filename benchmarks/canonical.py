@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.peers.exchange import Clock, peak_memory_mib
 from bnn_models import networks
-from symmetry import Factor, Slot, SymmetryGroup, align, balance, barycentre, find_symmetries, min_mass
+from symmetry import Factor, Slot, SymmetryGroup, align_to, balance, barycentre, find_symmetries, min_mass
 
 Figures = dict[str, float]
 Draws = dict[str, np.ndarray]
@@ -185,7 +185,7 @@ def recover(widths: tuple[int, ...], quick: bool) -> Figures:
     references = {site: rng.normal(size=(num_runs, *shape)) for site, shape in group.sites.items()}
     noisy = {site: array + NOISE * rng.normal(size=array.shape) for site, array in references.items()}
     planted = on_host(group.random(jax.random.key(0), (num_runs,)))
-    found = align(group.act(planted, noisy), group, references)
+    found = align_to(group.act(planted, noisy), group, references)
     left, neutral = group.compose(found, planted), group.identity()
     undone = [(np.asarray(left[name]) == np.asarray(neutral[name])).reshape(num_runs, -1).all(1) for name in left]
     return {"runs": num_runs, "share recovered": float(np.logical_and.reduce(undone).mean())}

@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from bnn_models import Posterior
-from symmetry import ISOMETRIES, Symmetries, SymmetryGroup, align, balance
+from symmetry import ISOMETRIES, Symmetries, SymmetryGroup, align_to, balance
 
 from .datatree import symmetries_of
 from .levels import check_tree, latent_sites
@@ -138,7 +138,7 @@ def _relabel(draws: _Draws, symmetries: Symmetries, picks: Picks) -> tuple[dict[
             seen = (draws.balanced(scales, picks[:, 0]), draws.balanced(scales, picks[:, 1]))
         except ValueError as error:
             failure = f"Draws were aligned at the scales that they have: {str(error).rstrip('.')}."
-    element = align(seen[1], group, seen[0])
+    element = align_to(seen[1], group, seen[0])
     return {site: np.asarray(array) for site, array in group.act(element, second).items()}, failure
 
 

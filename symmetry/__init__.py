@@ -1,14 +1,15 @@
 """What cannot be told apart: symmetry groups read off a model, their action, and canonical representatives.
 
-``find_symmetries`` finds the group, ``balance`` and ``align`` choose elements of it, and ``SymmetryGroup.act`` is the
-one way in which weights change.
+``find_symmetries`` finds the group, ``balance`` and ``align_to`` choose elements of it, and ``SymmetryGroup.act`` is
+the one way in which weights change.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from .action import Element as Element
+from .activation_matching import match_activations as match_activations
 from .align import Alignment as Alignment
-from .align import align as align
+from .align import align_to as align_to
 from .align import barycentre as barycentre
 from .align import orbit_distance as orbit_distance
 from .balance import MinMass as MinMass

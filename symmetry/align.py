@@ -48,7 +48,9 @@ class Alignment:
     distances: Float[np.ndarray, " ..."]
 
 
-def align(weights: Weights, group: SymmetryGroup, reference: Weights) -> dict[str, np.ndarray]:
+def align_to(
+    weights: Weights, group: SymmetryGroup, reference: Weights, start: Weights | None = None
+) -> dict[str, np.ndarray]:
     """The permutations, signs and rotations that bring weights near to a reference.
 
     Minimises ``sum_sites ||g w - reference||^2``: exactly where one axis class occurs once in every array, else to a
@@ -58,24 +60,27 @@ def align(weights: Weights, group: SymmetryGroup, reference: Weights) -> dict[st
         weights: Site name to constrained value; any batch dims lead.
         group: The posterior's group. Its permutations, signs and orthogonal matrices are used.
         reference: Site name to array, without batch dims or with those of the weights.
+        start: Values of some factors (those of `match_activations`, say), without batch dims or with those of the
+            weights. The search goes on from there where it is better than its own start.
 
     Returns:
         The permutation (int32), sign (int8) and matrix parts of an element, with the batch dims of the weights. Other
         factors are not named, so `SymmetryGroup.act` leaves them alone.
 
     Raises:
-        ValueError: If a site that the group moves is missing in the weights or in the reference.
+        ValueError: If a site that the group moves is missing in the weights or in the reference, or the start has
+            values of a factor that the group lacks.
 
     Example:
         >>> from symmetry import Factor, Slot, SymmetryGroup
         >>> slots = (Slot("means", 0, 3),)
         >>> group = SymmetryGroup({"means": (3,)}, (Factor("labels", "permutation", "component", 3, slots),))
-        >>> align({"means": np.array([5.1, 0.2, 1.9])}, group, {"means": np.array([0.0, 2.0, 5.0])})["labels"]
+        >>> align_to({"means": np.array([5.1, 0.2, 1.9])}, group, {"means": np.array([0.0, 2.0, 5.0])})["labels"]
         array([1, 2, 0], dtype=int32)
     """
     isometries = with_common_fibres(group.restrict(ISOMETRIES))
     problem = _Problem.of(weights, isometries, reference)
-    element = align_draws(isometries, problem.draws, problem.reference, None)
+    element = align_draws(isometries, problem.draws, problem.reference, problem.start(isometries, start or {}))
     return _expand(group, isometries, problem.unflatten(element))
 
 
@@ -118,7 +123,7 @@ def barycentre(weights: Weights, group: SymmetryGroup, logdensity: AnyArray | No
 def orbit_distance(weights: Weights, group: SymmetryGroup, reference: Weights) -> Float[np.ndarray, " ..."]:
     """Distance of weights to the nearest copy of a reference that alignment finds, over all sites of the group.
 
-    Args and errors as in `align`; one distance for each element of the batch dims.
+    Args and errors as in `align_to`; one distance for each element of the batch dims.
     """
     isometries = with_common_fibres(group.restrict(ISOMETRIES))
     problem = _Problem.of(weights, isometries, reference)
@@ -156,6 +161,21 @@ class _Problem:
         if not finite.all():
             flat = {site: np.where(finite.reshape(-1, *[1] * len(shapes[site])), x, 0) for site, x in flat.items()}
         return cls(batch, flat, _flatten(target, shapes, batch) if of_target else target, finite)
+
+    def start(self, group: SymmetryGroup, values: Weights) -> dict[str, np.ndarray] | None:
+        """An element for each draw with the given values, the identity's for all other factors; None without any."""
+        if not values:
+            return None
+        known = {name: np.asarray(identity) for name, identity in group.identity().items()}
+        for name, value in values.items():
+            if name not in known or np.shape(value)[np.ndim(value) - known[name].ndim :] != known[name].shape:
+                expected = ", ".join(f"{factor} {identity.shape}" for factor, identity in known.items())
+                raise ValueError(f"a start of values among {expected} was expected, got {name!r} {np.shape(value)}")
+        known |= {name: np.asarray(value) for name, value in values.items()}
+        return {name: self._of_draws(value, group.factor(name).shape) for name, value in known.items()}
+
+    def _of_draws(self, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(value, self.batch + shape).reshape(-1, *shape)
 
     def unflatten(self, element: Arrays) -> dict[str, np.ndarray]:
         """The element with the batch dims of the weights."""

@@ -124,7 +124,8 @@ def best_of_class(
     scores = scores or {(0,) * len(axis_class.signs): np.zeros(shape)}
     if axis_class.matrix is not None:
         return _rotate(axis_class, axis_class.matrix, sum(scores.values(), np.zeros(())), element)
-    return _solve(axis_class, scores, element)
+    part, best = solve_assignment(axis_class, scores)
+    return part, best - _score_of(axis_class, scores, element)
 
 
 def act_on_host(group: SymmetryGroup, element: Arrays, weights: Arrays) -> dict[str, np.ndarray]:
@@ -180,10 +181,19 @@ def _members_first(view: np.ndarray) -> np.ndarray:
     return swapped.reshape(*swapped.shape[:-2], -1)
 
 
-def _solve(
-    axis_class: AxisClass, scores: Mapping[tuple[int, ...], np.ndarray], element: Arrays
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Maximise over signs entry by entry, over permutations by linear assignment."""
+def solve_assignment(
+    axis_class: AxisClass, scores: Mapping[tuple[int, ...], np.ndarray]
+) -> tuple[dict[str, np.ndarray], Float[np.ndarray, " draw"]]:
+    """Maximise over signs entry by entry, over permutations by linear assignment.
+
+    Args:
+        axis_class: A class without matrices.
+        scores: For each combination of parities, one a sign factor, the inner products ``(draw, member, member)`` over
+            what those signs flip.
+
+    Returns:
+        The class's part of an element for each draw, and its score.
+    """
     combinations = list(itertools.product((1, -1), repeat=len(axis_class.signs)))
     totals = np.stack([_signed_sum(scores, np.array(signs)) for signs in combinations])
     best = totals.max(axis=0)
@@ -199,7 +209,7 @@ def _solve(
     part = {sign.name: _of_draws(sign, signs[..., index]) for index, sign in enumerate(axis_class.signs)}
     if axis_class.permutation is not None:
         part[axis_class.permutation.name] = _of_draws(axis_class.permutation, permutation % axis_class.size)
-    return part, best[draws, members, permutation].sum(axis=-1) - _score_of(axis_class, scores, element)
+    return part, best[draws, members, permutation].sum(axis=-1)
 
 
 def _rotate(

@@ -15,7 +15,7 @@ from diagnostics import to_datatree
 from diagnostics.interpolation import measure, walk
 from diagnostics.pairs import choose_pairs
 from diagnostics.paths import barriers, path
-from symmetry import align, find_symmetries
+from symmetry import align_to, find_symmetries
 
 _RAW, _ALIGNED, _WITHIN = "between chains, raw", "between chains, aligned", "within a chain, aligned"
 _MEANS = (-3.0, 3.0)
@@ -120,7 +120,7 @@ def test_a_relabelled_copy_lies_behind_a_barrier_until_it_is_aligned(network_pos
     copy = _moved(group, {factor.name: kinds[factor.kind] for factor in group.factors}, start)
     probes = np.random.default_rng(2).normal(size=(6, 2)).astype(np.float32)
     assert path(posterior, start, copy).barrier > 10
-    found = path(posterior, start, _moved(group, align(copy, group, start), copy), probes=probes)
+    found = path(posterior, start, _moved(group, align_to(copy, group, start), copy), probes=probes)
     np.testing.assert_allclose(found.logdensity, found.logdensity[0], rtol=1e-5)
     np.testing.assert_allclose(found.function, np.broadcast_to(found.function[0], found.function.shape), atol=1e-5)
     assert found.barrier < 1e-3

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, descent, orbit_distance
+from symmetry import Factor, Slot, SymmetryGroup, align_to, barycentre, descent, orbit_distance
 
 FINITE = ("permutation", "sign")
 
@@ -50,7 +50,7 @@ def test_planted_elements_are_recovered_exactly_without_noise(make_mlp_group, wi
     group = make_mlp_group(widths, FINITE)
     for seed in range(3):
         reference, element, weights = planted(group, seed, 10, noise=0.0)
-        assert share_recovered(group, align(weights, group, reference), element) == 1
+        assert share_recovered(group, align_to(weights, group, reference), element) == 1
 
 
 @pytest.mark.parametrize("widths", [(4, 32, 32, 1), (4, 32, 32, 32, 1)])
@@ -59,7 +59,7 @@ def test_planted_elements_are_recovered_through_noise(make_mlp_group, widths, pl
     shares = []
     for seed in range(10):
         reference, element, weights = planted(group, seed, 5, noise=0.2)
-        shares.append(share_recovered(group, align(weights, group, reference), element))
+        shares.append(share_recovered(group, align_to(weights, group, reference), element))
     assert np.mean(shares) >= 0.9
 
 
@@ -67,7 +67,7 @@ def test_a_cold_start_does_not_recover_them(make_mlp_group, monkeypatch, planted
     group = make_mlp_group((4, 32, 32, 1), FINITE)
     reference, element, weights = planted(group, 0, 10, noise=0.0)
     monkeypatch.setattr(descent, "_forward", lambda *arguments: dict(arguments[-1]))
-    assert share_recovered(group, align(weights, group, reference), element) < 0.9
+    assert share_recovered(group, align_to(weights, group, reference), element) < 0.9
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_cold_start_does_not_recover_them(make_mlp_group, monkeypatch, planted
 def test_planted_elements_of_other_groups_are_undone(cases, name, planted):
     group = cases[name]().group.restrict(FINITE)
     reference, _, weights = planted(group, 3, 10, noise=0.0)
-    aligned = group.act(align(weights, group, reference), weights)
+    aligned = group.act(align_to(weights, group, reference), weights)
     for site, array in reference.items():
         np.testing.assert_allclose(aligned[site], np.broadcast_to(array, aligned[site].shape), atol=1e-12)
 
@@ -95,14 +95,14 @@ def test_planted_elements_of_other_groups_are_undone(cases, name, planted):
 def test_classes_that_meet_themselves_are_undone_up_to_noise(cases, planted):
     group = cases["recurrent"]().group
     reference, element, weights = planted(group, 4, 50, noise=0.05)
-    assert share_recovered(group, align(weights, group, reference), element) == 1
+    assert share_recovered(group, align_to(weights, group, reference), element) == 1
 
 
 @pytest.mark.parametrize("name", ["recurrent", "two_signs", "gated"])
 def test_alignment_never_leaves_draws_farther_away(cases, name):
     group = cases[name]().group.restrict(FINITE)
     weights, reference = normal(group, 5, (40,)), normal(group, 6)
-    aligned = group.act(align(weights, group, reference), weights)
+    aligned = group.act(align_to(weights, group, reference), weights)
     assert (squared_distance(aligned, reference) <= squared_distance(weights, reference) + 1e-12).all()
 
 
@@ -113,7 +113,7 @@ def test_one_hidden_layer_equals_brute_force(make_mlp_group, all_elements, seed)
     every = group.act(all_elements(group), weights)
     assert every["bias_0"].shape == (48, 3)
     best = squared_distance(every | {"bias_1": np.broadcast_to(weights["bias_1"], (48, 2))}, reference).min()
-    aligned = group.act(align(weights, group, reference), weights)
+    aligned = group.act(align_to(weights, group, reference), weights)
     assert float(squared_distance(aligned, reference)) == pytest.approx(float(best), rel=1e-12)
     assert float(orbit_distance(weights, group, reference)) == pytest.approx(float(best) ** 0.5, rel=1e-12)
 
@@ -122,19 +122,19 @@ def test_draws_are_aligned_to_themselves_by_the_identity(case):
     group = case.group.restrict(FINITE)
     weights = normal(group, 7)
     identity = group.identity()
-    for name, value in align(weights, group, weights).items():
+    for name, value in align_to(weights, group, weights).items():
         np.testing.assert_allclose(value, identity[name], atol=1e-12)
 
 
 def test_alignment_leaves_the_function_unchanged(case):
     weights = case.draw(8)
-    moved = case.group.act(align(weights, case.group, case.draw(9)), weights)
+    moved = case.group.act(align_to(weights, case.group, case.draw(9)), weights)
     assert case.change(moved, weights) <= 1e-10
 
 
 def test_colours_are_honoured(cases):
     group = cases["coloured"]().group
-    element = align(normal(group, 9, (30,)), group, normal(group, 10))
+    element = align_to(normal(group, 9, (30,)), group, normal(group, 10))
     colours = np.array(group.factor("permutation").colours)
     assert (colours[element["permutation"]] == colours).all()
 
@@ -142,7 +142,7 @@ def test_colours_are_honoured(cases):
 def test_signs_are_aligned_where_nothing_is_permuted(make_mlp_group, planted):
     group = make_mlp_group((2, 4, 1), ("sign",))
     reference, element, weights = planted(group, 11, 20, noise=0.3)
-    recovered = align(weights, group, reference)
+    recovered = align_to(weights, group, reference)
     assert recovered.keys() == {"hidden_0.sign"}
     assert share_recovered(group, recovered, element) >= 0.9
 
@@ -150,12 +150,12 @@ def test_signs_are_aligned_where_nothing_is_permuted(make_mlp_group, planted):
 def test_a_reference_for_every_draw(make_mlp_group):
     group = make_mlp_group((2, 5, 4, 1), FINITE)
     weights, references = normal(group, 12, (3, 2)), normal(group, 13, (3, 2))
-    together = align(weights, group, references)
+    together = align_to(weights, group, references)
     distances = orbit_distance(weights, group, references)
     assert distances.shape == (3, 2)
     for index in np.ndindex(3, 2):
         one, reference = ({site: array[index] for site, array in each.items()} for each in (weights, references))
-        for name, value in align(one, group, reference).items():
+        for name, value in align_to(one, group, reference).items():
             np.testing.assert_array_equal(together[name][index], value)
         assert float(orbit_distance(one, group, reference)) == pytest.approx(float(distances[index]))
 
@@ -163,9 +163,9 @@ def test_a_reference_for_every_draw(make_mlp_group):
 def test_chunks_change_nothing(make_mlp_group, monkeypatch):
     group = make_mlp_group((2, 5, 4, 1), FINITE)
     weights, reference = normal(group, 14, (9,)), normal(group, 15, (9,))
-    whole = align(weights, group, reference)
+    whole = align_to(weights, group, reference)
     monkeypatch.setattr(descent, "_CHUNK_NUMBERS", 200)
-    for name, value in align(weights, group, reference).items():
+    for name, value in align_to(weights, group, reference).items():
         np.testing.assert_array_equal(value, whole[name])
 
 
@@ -230,7 +230,7 @@ def test_single_precision_and_jax_arrays(make_mlp_group, planted):
     group = make_mlp_group((3, 6, 5, 1), FINITE)
     reference, element, weights = planted(group, 22, 10, noise=0.05)
     single = {site: jax.numpy.asarray(array, dtype="float32") for site, array in weights.items()}
-    found = align(single, group, reference)
+    found = align_to(single, group, reference)
     assert share_recovered(group, found, element) == 1
     assert {name: value.dtype.name for name, value in found.items()} == {
         name: "int32" if name.endswith("permutation") else "int8" for name in found
@@ -240,7 +240,7 @@ def test_single_precision_and_jax_arrays(make_mlp_group, planted):
 def test_a_group_without_permutations_and_signs_aligns_nothing(make_mlp_group):
     group = make_mlp_group((2, 3, 1), ("scale",))
     weights = normal(group, 23, (4,))
-    assert align(weights, group, weights) == {}
+    assert align_to(weights, group, weights) == {}
     assert barycentre(weights, group).objective[-1] > 0
 
 
@@ -248,9 +248,9 @@ def test_bad_arguments_are_refused(make_mlp_group):
     group = make_mlp_group((2, 3, 1), FINITE)
     one, many = normal(group, 24), normal(group, 24, (4,))
     with pytest.raises(ValueError, match="the weights and the reference of bias_0, kernel_0"):
-        align(one, group, {"kernel_1": one["kernel_1"]})
+        align_to(one, group, {"kernel_1": one["kernel_1"]})
     with pytest.raises(ValueError, match="site 'bias_0' must have shape"):
-        align(one | {"bias_0": np.ones(4)}, group, one)
+        align_to(one | {"bias_0": np.ones(4)}, group, one)
     with pytest.raises(ValueError, match="no batch dims"):
         barycentre(one, group)
     with pytest.raises(ValueError, match="one log density a draw"):

@@ -8,7 +8,7 @@ from hand_built import every_element, random_element
 from hand_built_fibres import FIBRED
 from subsets import only
 
-from symmetry import Factor, Slot, SymmetryGroup, align, barycentre, descent, orbit_distance
+from symmetry import Factor, Slot, SymmetryGroup, align_to, barycentre, descent, orbit_distance
 
 # Signs that vary over more classes than the permutation of their class are aligned only where they are all the same.
 TIED = "tied_units"
@@ -58,7 +58,7 @@ def test_planted_elements_are_undone_without_noise(cases, name):
     group = cases[name]().group
     for seed in range(2):
         reference, _, weights = planted(group, seed, 4, noise=0.0)
-        aligned = group.act(align(weights, group, reference), weights)
+        aligned = group.act(align_to(weights, group, reference), weights)
         for site, array in reference.items():
             np.testing.assert_allclose(aligned[site], np.broadcast_to(array, aligned[site].shape), atol=1e-10)
         np.testing.assert_allclose(orbit_distance(weights, group, reference), 0, atol=1e-6)
@@ -70,7 +70,7 @@ def test_planted_permutations_and_signs_are_recovered_through_noise(cases, name)
     shares = []
     for seed in range(4):
         reference, element, weights = planted(group, seed, 8, noise=0.2)
-        shares.append(share_recovered(group, align(weights, group, reference), element))
+        shares.append(share_recovered(group, align_to(weights, group, reference), element))
     assert np.mean(shares) >= 0.9
 
 
@@ -87,7 +87,7 @@ def test_noisy_copies_are_no_farther_than_where_they_were_planted(cases, name):
 def test_alignment_never_leaves_draws_farther_away(cases, name):
     group = cases[name]().group
     weights, reference = normal(group, 5, (5,)), normal(group, 6)
-    aligned = group.act(align(weights, group, reference), weights)
+    aligned = group.act(align_to(weights, group, reference), weights)
     assert (squared_distances(aligned, reference) <= squared_distances(weights, reference) + 1e-12).all()
 
 
@@ -95,17 +95,17 @@ def test_class_by_class_members_are_not_found(cases, monkeypatch):
     """What wreath products are solved as one for: units of a wrong member match nothing."""
     group = cases["ensemble"]().group
     reference, element, weights = planted(group, 0, 30, noise=0.0)
-    assert share_recovered(group, align(weights, group, reference), element) == 1
+    assert share_recovered(group, align_to(weights, group, reference), element) == 1
     monkeypatch.setattr(descent, "wreaths", lambda group: ())
-    assert share_recovered(group, align(weights, group, reference), element) < 0.5
+    assert share_recovered(group, align_to(weights, group, reference), element) < 0.5
 
 
 def test_signs_that_vary_over_more_than_their_permutation_are_aligned_as_one(cases):
     group = cases[TIED]().group
     weights = normal(group, 7, (10,))
-    element = align(weights, group, normal(group, 8))
+    element = align_to(weights, group, normal(group, 8))
     assert (element["unit.sign"] == element["unit.sign"][:, :1]).all()
-    assert share_recovered(group, align(weights, group, weights), group.identity()) == 1
+    assert share_recovered(group, align_to(weights, group, weights), group.identity()) == 1
 
 
 @pytest.mark.parametrize("name", ["views", "nested", "coloured_members"])
@@ -132,13 +132,13 @@ def test_rotations_are_the_polar_factor():
     group = SymmetryGroup({"w": (5, 3)}, (Factor("q", "orthogonal", "a", 3, (Slot("w", 1, 3),)),))
     weights, reference = normal(group, 9), normal(group, 10)
     left, _, right = np.linalg.svd(reference["w"].T @ weights["w"])
-    np.testing.assert_allclose(align(weights, group, reference)["q"], left @ right, atol=1e-10)
+    np.testing.assert_allclose(align_to(weights, group, reference)["q"], left @ right, atol=1e-10)
 
 
 def test_planted_rotations_are_recovered(cases):
     group = cases["factor_model"]().group
     reference, element, weights = planted(group, 11, 20, noise=0.0)
-    found = align(weights, group, reference)["factor.orthogonal"]
+    found = align_to(weights, group, reference)["factor.orthogonal"]
     np.testing.assert_allclose(
         found @ element["factor.orthogonal"], np.broadcast_to(np.eye(3), found.shape), atol=1e-10
     )
@@ -147,7 +147,7 @@ def test_planted_rotations_are_recovered(cases):
 @pytest.mark.parametrize("name", ["multi_head", "fused_attention", "low_rank"])
 def test_of_invertible_matrices_only_the_orthogonal_ones_align(cases, name):
     case = cases[name]()
-    element = align(case.draw(12, (3,)), case.group, case.draw(13))
+    element = align_to(case.draw(12, (3,)), case.group, case.draw(13))
     for factor in case.group.factors:
         if factor.kind == "linear":
             values = element[factor.name]
@@ -170,8 +170,8 @@ def test_the_objective_of_the_barycentre_never_rises(cases, name):
 def test_a_reference_for_every_draw(cases, name):
     group = cases[name]().group
     weights, references = normal(group, 15, (2, 2)), normal(group, 16, (2, 2))
-    together = align(weights, group, references)
+    together = align_to(weights, group, references)
     for index in np.ndindex(2, 2):
         one, reference = ({site: array[index] for site, array in each.items()} for each in (weights, references))
-        for key, value in align(one, group, reference).items():
+        for key, value in align_to(one, group, reference).items():
             np.testing.assert_allclose(together[key][index], value, atol=1e-9)
