@@ -80,6 +80,12 @@ def precisions_on_orbits(posterior: Any, weights: Weights, scales: SymmetryGroup
     return True, bool(np.allclose(after - before, expected, rtol=1e-3, atol=rounding))
 
 
+def prior_gradient(posterior: Any, weights: Mapping[str, Any], sites: Collection[str]) -> dict[str, np.ndarray]:
+    """Gradient of the log prior, Jacobians left out, along some sites of draws ``(draw, ...)``."""
+    drawn = {site: weights[site] for site in posterior.sites}
+    return {site: np.asarray(slope) for site, slope in _map_draws(_gradient, posterior, drawn).items() if site in sites}
+
+
 def gaussian_change(before: Weights, after: Weights, precisions: Weights) -> Float[np.ndarray, " draw"]:
     """Change of a Gaussian log prior between two weights, ``-1/2 sum tau (after^2 - before^2)``, in float64."""
     changes = []
@@ -111,6 +117,10 @@ def _over_draws(posterior: Any, method: Any, weights: Weights) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _map_draws(method: Any, posterior: Any, draws: Any) -> Any:
     return jax.lax.map(partial(method, posterior), draws, batch_size=_LANES)
+
+
+def _gradient(posterior: Any, weights: Any) -> Any:
+    return jax.grad(posterior.prior_logprob)(weights)
 
 
 def _pooled(array: np.ndarray) -> np.ndarray:

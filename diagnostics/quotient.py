@@ -1,14 +1,15 @@
 r"""Canonical weights: one representative for every set of weights that only labels tell apart.
 
 Each draw is moved by one group element, ``theta_canonical = g_align g_balance theta``: first the scales of the
-likelihood's group take it to the point of least prior mass on its orbit (a Gaussian prior breaks these scales, so they
-are no symmetry of the posterior, but of the function they are), then the permutations, signs and rotations of the
-posterior's group take it as near as they can to the barycentre of all draws. Weights change through
-`SymmetryGroup.act` alone, so no function changes.
+likelihood's group take it to the point of highest prior density on its orbit, under a Gaussian prior that of least mass
+(the prior breaks these scales, so they are no symmetry of the posterior, but of the function they are), then the
+permutations, signs and rotations of the posterior's group take it as near as they can to the barycentre of all draws.
+Weights change through `SymmetryGroup.act` alone, so no function changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from symmetry import ISOMETRIES, Factor, SymmetryGroup, balance, barycentre
+from symmetry import ISOMETRIES, Factor, SymmetryGroup, balance, balance_density, barycentre
 
 from .datatree import symmetries_of
 from .levels import check_tree, latent_sites
-from .log_prior import gaussian_change, log_prior
+from .log_prior import gaussian_change, log_prior, prior_gradient, scale_sites
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -31,7 +32,8 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
 
     Args:
         tree: From `to_datatree` with symmetries.
-        posterior: Needed only for ``canonical_log_prior`` where scales meet a prior that is not Gaussian.
+        posterior: Needed only where scales meet a prior that is not Gaussian: for ``canonical_log_prior``, and for the
+            point of highest density. Without it scales are balanced as under a Gaussian prior of the same variances.
 
     Returns:
         A new tree with the groups
@@ -61,7 +63,7 @@ def canonicalize(tree: xr.DataTree, *, posterior: Any = None) -> xr.DataTree:
             "make it with to_datatree(draws, find_symmetries(posterior))"
         )
     pool = _Pool(tree, tuple(symmetries.likelihood.sites))
-    balancing = _balance(pool, symmetries.likelihood.monomial().restrict(("scale",)))
+    balancing = _balance(pool, symmetries.likelihood.monomial().restrict(("scale",)), posterior)
     alignment = _align(pool, balancing, (symmetries.posterior or symmetries.likelihood).restrict(ISOMETRIES))
     moved = pool.scatter(alignment.weights)
     result = tree.copy()
@@ -138,15 +140,26 @@ class _Move:
     failure: str = ""
 
 
-def _balance(pool: _Pool, scales: SymmetryGroup) -> _Move:
-    """Take every draw to the point of least prior mass on its orbit; leave it where that point does not exist."""
+def _balance(pool: _Pool, scales: SymmetryGroup, posterior: Any) -> _Move:
+    """Take every draw to the point of highest prior density on its orbit; leave it where that point does not exist."""
     if not scales.factors:
         return _Move(scales, {}, pool.weights)
     try:
-        element = balance(pool.weights, scales, pool.precisions())
+        element = _highest_density(pool, scales, posterior) or balance(pool.weights, scales, pool.precisions())
     except ValueError as error:
         return _Move(scales, {}, pool.weights, failure=str(error))
     return _Move(scales, _numpy(element), _numpy(scales.act(element, pool.weights)))
+
+
+def _highest_density(pool: _Pool, scales: SymmetryGroup, posterior: Any) -> Mapping[str, Any]:
+    """The scales by the log prior itself; none where it is Gaussian, not at hand, or rises away from zero."""
+    is_gaussian = "precision" in pool.tree.children and pool.tree["precision"].attrs["gaussian"]
+    if posterior is None or is_gaussian or not pool.finite.any():
+        return {}
+    sites = scale_sites(scales)
+    with contextlib.suppress(ValueError):
+        return balance_density(pool.weights, scales, lambda weights: prior_gradient(posterior, weights, sites))
+    return {}
 
 
 def _align(pool: _Pool, balancing: _Move, labels: SymmetryGroup) -> _Move:

@@ -15,6 +15,7 @@ from .align import orbit_distance as orbit_distance
 from .balance import MinMass as MinMass
 from .balance import balance as balance
 from .balance import min_mass as min_mass
+from .density_balance import balance_density as balance_density
 from .factor import ISOMETRIES as ISOMETRIES
 from .factor import Certificate as Certificate
 from .factor import Factor as Factor

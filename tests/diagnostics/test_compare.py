@@ -61,7 +61,7 @@ def _relabelled(draws, draws_at, group, shape=(1, 1)):
     return draws_at(draws.posterior, group.act(element, draws.weights), draws.probes)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 def test_labels_separate_raw_weights_alone(network, activation, draws_near, draws_at):
     posterior, symmetries = network(activation)
     first = draws_near(posterior, 1)

@@ -241,6 +241,7 @@ def test_one_stuck_chain_of_eight_shows_in_the_ratio_of_the_quantiles(two_modes,
     assert "a few chains may sit in other modes" in _text(found)
 
 
+@pytest.mark.slow
 def test_relabelling_is_found_on_balanced_weights_and_changes_no_density(network_case, draws_at):
     draws, symmetries = network_case("relu")
     posterior = draws.posterior
@@ -306,6 +307,7 @@ def test_without_symmetries_nothing_is_aligned_and_it_says_so(two_modes, tree_of
     assert "No symmetries were looked for" in _text(alone)
 
 
+@pytest.mark.slow
 def test_thinned_weights_are_enough(mixing):
     draws, symmetries = mixing
     tree = to_datatree(draws, symmetries)

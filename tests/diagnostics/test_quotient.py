@@ -128,6 +128,18 @@ def test_prior_that_is_not_gaussian_needs_the_posterior_for_its_canonical_value(
     np.testing.assert_allclose(within["invariants"]["canonical_log_prior"], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_under_a_prior_that_is_not_gaussian_the_posterior_tells_the_point_of_highest_density(network_case):
+    draws, symmetries = network_case("relu", priors.laplace(scale=1.0))
+    tree = to_datatree(draws, symmetries)
+    sides = []
+    for canonical in (canonicalize(tree, posterior=draws.posterior), canonicalize(tree)):
+        weights = _group_weights(canonical, "canonical_posterior")
+        into = np.abs(weights["hidden_0.kernel"]).sum(2) + np.abs(weights["hidden_0.bias"])
+        sides.append(into / np.abs(weights["head.kernel"]).sum(3))
+    np.testing.assert_allclose(sides[0], 1.0, rtol=1e-3)
+    assert np.abs(sides[1] - 1.0).max() > 0.1
+
+
 def test_log_prior_of_a_group_without_scales_is_canonical_already(network_case):
     tree = canonicalize(to_datatree(*network_case("tanh")))
     assert tree["invariants"]["canonical_log_prior"].identical(
