@@ -153,8 +153,9 @@ def _balance(pool: _Pool, scales: SymmetryGroup, posterior: Any) -> _Move:
 
 def _highest_density(pool: _Pool, scales: SymmetryGroup, posterior: Any) -> Mapping[str, Any]:
     """The scales by the log prior itself; none where it is Gaussian, not at hand, or rises away from zero."""
-    is_gaussian = "precision" in pool.tree.children and pool.tree["precision"].attrs["gaussian"]
-    if posterior is None or is_gaussian or not pool.finite.any():
+    if posterior is None or not pool.finite.any():
+        return {}
+    if "precision" in pool.tree.children and pool.tree["precision"].attrs["gaussian"]:
         return {}
     sites = scale_sites(scales)
     with contextlib.suppress(ValueError):
