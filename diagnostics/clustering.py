@@ -28,8 +28,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import KDTree
-from sklearn.cluster import HDBSCAN
-from sklearn.decomposition import PCA
 
 VALLEY_MAX = 0.5
 """Height of the pass between two modes, at most, in units of the lower of their peaks."""
@@ -151,6 +149,8 @@ def _split(points: Float[np.ndarray, "draw quantity"], smallest: int) -> Cluster
     if embedded.shape[1] == 0:
         return one
     seen = embedded[sample]
+    from sklearn.cluster import HDBSCAN  # here, for its import takes as long as the rest of a short command
+
     proposed = HDBSCAN(min_cluster_size=smallest, min_samples=_SMOOTHING, copy=True).fit_predict(seen)  # pyright: ignore
     if proposed.max() < 1:
         return one
@@ -173,14 +173,17 @@ def _embed(points: Float[np.ndarray, "draw quantity"], sample: np.ndarray) -> Fl
     if not varying.any():
         return np.empty((len(points), 0))
     scaled = (points[:, varying] - points[sample][:, varying].mean(0)) / spread[varying]
-    components = PCA(svd_solver="covariance_eigh").fit(scaled[sample])
-    size = np.sqrt(components.explained_variance_)
-    kept = size > 1e-6 * size.max()
-    directions = np.hstack([np.asarray(components.components_)[kept].T / size[kept], np.eye(scaled.shape[1])])
-    chosen = _clearest_valleys(scaled[sample] @ directions)
-    seen = scaled @ directions[:, chosen]
-    whitened = PCA(svd_solver="covariance_eigh", whiten=True).fit(seen[sample])
-    return np.asarray(whitened.transform(seen), float)
+    directions = np.hstack([_principal_directions(scaled[sample]), np.eye(scaled.shape[1])])
+    seen = scaled @ directions[:, _clearest_valleys(scaled[sample] @ directions)]
+    return (seen - seen[sample].mean(0)) @ _principal_directions(seen[sample])
+
+
+def _principal_directions(points: Float[np.ndarray, "draw quantity"]) -> Float[np.ndarray, "quantity component"]:
+    """Directions along which points are uncorrelated and have variance one, those of the largest spread first."""
+    centred = points - points.mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(points))
+    kept = variances > 1e-12 * variances[-1]
+    return (directions[:, kept] / np.sqrt(variances[kept]))[:, ::-1]
 
 
 def _clearest_valleys(projected: Float[np.ndarray, "draw direction"]) -> list[int]:

@@ -54,7 +54,7 @@ class Row(Record):
     ``rhat_above`` is the share above what perfectly mixed chains exceed in 1 % of the quantities; ``rhat_beyond``
     counts the quantities above both 1.01 and what the largest of them all would exceed in 1 % of the runs.
     ``rhat_chainwise`` is the chain-wise split R-hat (`nested.py`) of the median quantity in the worst chain,
-    ``rhat_nested`` the largest nested R-hat, NaN without superchains.
+    ``rhat_nested`` the largest nested R-hat, None without superchains.
     """
 
     level: str
@@ -73,7 +73,7 @@ class Row(Record):
     ess_tail_median: float
     mcse_over_sd: float
     rhat_chainwise: float
-    rhat_nested: float
+    rhat_nested: float | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Convergence(Record):
             "95 % quantiles.",
             f"Each chain by itself (chain-wise split R-hat, median quantity): {self._each('chainwise')}.",
         ]
-        if any(np.isfinite(row.rhat_nested) for row in self.rows):
+        if any(row.rhat_nested is not None for row in self.rows):
             lines.append(f"Between superchains (largest nested R-hat): {self._each('nested')}.")
         lines += [
             f"{TITLES[row.level]}: measured on {row.num_measured} of {row.num_quantities - row.num_constant} varying "
@@ -119,7 +119,8 @@ class Convergence(Record):
 
     def _each(self, name: str) -> str:
         """One kind of R-hat at every level."""
-        return ", ".join(f"{TITLES[row.level]} {getattr(row, f'rhat_{name}'):.3f}" for row in self.rows)
+        found = ((TITLES[row.level], getattr(row, f"rhat_{name}")) for row in self.rows)
+        return ", ".join(f"{title} {rhat:.3f}" for title, rhat in found if rhat is not None)
 
 
 def convergence(
@@ -193,7 +194,7 @@ def measure(
     if num_measured == 0:
         nan = float("nan")
         constant = num_quantities if enough else 0
-        return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", *[nan] * 7)
+        return Row(level, num_quantities, 0, constant, nan, nan, nan, nan, 0, "", nan, nan, nan, nan, nan, nan, None)
     found, sd, sample = _estimate_chosen(quantities, chosen)
     rhat = found.rhat
     largest = chance_rhat(found.tau, num_chains, num_draws, CHANCE / len(rhat))
@@ -213,17 +214,9 @@ def measure(
         ess_tail_min=float(found.ess_tail.min()),
         ess_tail_median=float(np.median(found.ess_tail)),
         mcse_over_sd=float(np.median(found.mcse_mean / sd)),
-        **_other_rhats(sample, superchains),
+        rhat_chainwise=float(np.median(chainwise_rhat(sample), axis=1).max()),
+        rhat_nested=None if superchains is None else float(nested_rhat(sample, superchains).max()),
     )
-
-
-def _other_rhats(
-    values: Float[np.ndarray, "chain draw quantity"], superchains: Sequence[int] | None
-) -> dict[str, float]:
-    """R-hat of each chain by itself and of superchains."""
-    chainwise = float(np.median(chainwise_rhat(values), axis=1).max())
-    nested = math.nan if superchains is None else float(nested_rhat(values, superchains).max())
-    return {"rhat_chainwise": chainwise, "rhat_nested": nested}
 
 
 def _moving(quantities: Quantities) -> Int[np.ndarray, " varying"]:

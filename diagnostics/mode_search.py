@@ -26,8 +26,8 @@ Results are a group of the tree, ``modes``, for each level ``L`` of ``raw``, ``c
     L_round_trips         (chain)         returns to the mode that the chain began in
 
 and, where labels were removed, ``label_switching`` (chain): the share of steps from one draw to the next at which the
-permutation or a sign changes, with the attribute ``copies``, the number of different labellings that were seen. Of the
-raw weights the modes are counted only: their shares and visits are there, but nothing within them is measured.
+permutation or a sign changes, with the attribute ``copies``, the number of different labellings that were seen. Where
+there are canonical weights, the modes of the raw ones are counted only: nothing within them is measured.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class _Finder:
             "_transitions": ((mode, f"{mode}__to"), seen.transitions),
             "_round_trips": (("chain",), self._of_chains(seen.round_trips)),
         }
-        if self.level == "raw":
+        if self.level == "raw" and "canonical_posterior" in self.tree.children:
             return result
         stacked = self._stacking(labels) if not seen.crosses else None
         unknown = np.full(clusters.number, np.nan)

@@ -205,13 +205,12 @@ def _movement(level: LevelModes) -> list[str]:
     moves, returns = sum(map(sum, level.transitions)), sum(level.round_trips)
     moved = f"The chains went from mode to mode {moves} times and came back to where they began {returns} times"
     if level.crosses:
-        return [f"{moved}: the shares are the weights, with the error of so many visits."]
-    sentences = [
-        f"{moved if moves else 'No chain went from one mode to another'}: the shares say where the chains started, not "
-        "how heavy the modes are."
-    ]
-    if not math.isfinite(level.modes[0].stacking):
-        sentences.append("No weights are known; use a sampler that crosses, such as ParallelTempering.")
+        sentences = [f"{moved}: the shares are the weights, with the error of so many visits."]
+    else:
+        stays = moved if moves else "No chain went from one mode to another"
+        sentences = [f"{stays}: the shares say where the chains started, not how heavy the modes are."]
+        if not math.isfinite(level.modes[0].stacking):
+            sentences.append("No weights are known; use a sampler that crosses, such as ParallelTempering.")
     shaky = [str(number) for number, mode in enumerate(level.modes) if mode.stability < STABILITY_MIN]
     if shaky:
         sentences.append(

@@ -7,12 +7,15 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-# What a cell with the tag `parameters` is replaced by, where the notebook as it is takes minutes.
+# What a cell with the tag `parameters` is replaced by, where the notebook as it is takes minutes; in `make test-all`.
 QUICK = {"02_modes_of_a_real_posterior": "WIDTHS, NUM_CHAINS, NUM_WARMUP, NUM_DRAWS = (2,), 4, 100, 100"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in QUICK else (), id=path.stem) for path in NOTEBOOKS],
+)
 def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MANYMODES_DATA", raising=False)
     notebook = nbformat.read(path, as_version=4)

@@ -206,7 +206,9 @@ def _precision_on_the_orbit(x, y):
     numpyro.sample("y", dist.Normal(jax.nn.relu(x @ first) @ second, 1.0), obs=y)
 
 
-@pytest.mark.parametrize("model", [_location_on_the_orbit, _precision_on_the_orbit])
+@pytest.mark.parametrize(
+    "model", [pytest.param(_location_on_the_orbit, marks=pytest.mark.slow), _precision_on_the_orbit]
+)
 def test_priors_that_look_at_a_moved_site_are_not_taken_for_gaussian_masses(model, draws_at):
     rng = np.random.default_rng(0)
     posterior = Posterior(model, rng.normal(size=(20, 3)), rng.normal(size=20))

@@ -81,6 +81,7 @@ def test_minibatches_are_unbiased_over_shards_of_different_lengths():
         assert max(map(abs, drawn["scores"])) < 4.5
 
 
+@pytest.mark.slow
 def test_rungs_on_many_devices_are_those_on_one():
     """The draws, and everything that is told of the ladder, also of a run that was resumed after its first draw."""
     found = run("rungs")["rungs"]

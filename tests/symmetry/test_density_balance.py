@@ -36,7 +36,7 @@ def network(make_mlp_group):
     return group, weights, dict(zip(group.sites, rng.uniform(0.3, 2.0, size=len(group.sites)), strict=True))
 
 
-@pytest.mark.parametrize("family", [_laplace, _student])
+@pytest.mark.parametrize("family", [_laplace, pytest.param(_student, marks=pytest.mark.slow)])
 def test_the_density_is_the_highest_on_the_orbit(network, family):
     group, weights, scales = network
     logpdf, gradient = family(scales)
